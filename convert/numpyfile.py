@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numpy scalars and arrays inside a pickle, as size-checked stand-ins that allocate nothing by themselves."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from convert.errors import ConversionError, shown
+from convert.unpickle import Call, Stateful
+
+TYPE_CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
+
+
+class DType(Stateful):
+    """The stand-in for a numpy dtype: a type code and, once its state is set, the byte order."""
+
+    def __init__(self, code: object, *rest: object):
+        if code not in TYPE_CODES or len(rest) != 2:
+            raise ConversionError(f"a numpy value has type {shown(code)}; plain numbers and booleans are read")
+        self.numpy = np.dtype(code).newbyteorder("<")
+
+    def set_state(self, state: object) -> None:
+        order = state[1] if isinstance(state, tuple) and len(state) >= 2 else None
+        if order not in ("<", "|", "="):
+            raise ConversionError(f"a numpy type has byte order {shown(order)}, expected little-endian")
+
+
+class Array(Stateful):
+    """The stand-in for a numpy array: shape and data agree, the data stay in the file."""
+
+    def __init__(self):
+        self.shape: tuple[int, ...] = (0,)
+        self.dtype = np.dtype("<f4")
+        self.data: memoryview | None = None
+        self.fortran = False
+
+    def set_state(self, state: object) -> None:
+        match state:
+            case (1, tuple() as shape, DType() as dtype, bool() as fortran, memoryview() as data):
+                pass
+            case _:
+                raise ConversionError("a numpy array has a state of an unknown form; plain numbers are read")
+        if len(shape) > 8 or not all(type(size) is int and size >= 0 for size in shape):
+            raise ConversionError(f"a numpy array has the impossible shape {shown(shape)}")
+        if math.prod(shape) * dtype.numpy.itemsize != len(data):
+            raise ConversionError(
+                f"a numpy array claims shape {shown(shape)} of {dtype.numpy.itemsize}-byte elements, "
+                f"but {len(data)} bytes are there; the file is damaged or hostile"
+            )
+        self.shape, self.dtype, self.data, self.fortran = shape, dtype.numpy, data, fortran
+
+    def read(self) -> np.ndarray:
+        """Returns a read-only view of the values in the file."""
+        flat = np.frombuffer(self.data if self.data is not None else b"", self.dtype)
+        return flat.reshape(self.shape, order="F" if self.fortran else "C")
+
+
+_NDARRAY = object()  # numpy.ndarray may be named, but only as an argument of _reconstruct
+
+
+def _scalar(dtype: object, data: object) -> float | int | bool:
+    if not isinstance(dtype, DType) or not isinstance(data, memoryview) or len(data) != dtype.numpy.itemsize:
+        raise ConversionError("a numpy scalar is not one number")
+    return np.frombuffer(data, dtype.numpy)[0].item()
+
+
+def _reconstruct(kind: object, shape: object, code: object) -> Array:
+    # numpy always writes an empty array here and gives the shape with the state: any other shape is an attack.
+    if kind is not _NDARRAY or shape != (0,) or not isinstance(code, memoryview) or len(code) != 1:
+        raise ConversionError(f"a numpy array is made with shape {shown(shape)}, numpy itself writes (0,)")
+    return Array()
+
+
+def numpy_globals() -> dict[str, object]:
+    """Returns the names under which pickles refer to numpy values, old and new, for `read_pickle`."""
+    table: dict[str, object] = {"numpy.ndarray": _NDARRAY, "numpy.dtype": Call("numpy.dtype", DType)}
+    for core in ("numpy.core", "numpy._core"):
+        table[f"{core}.multiarray.scalar"] = Call("scalar", _scalar)
+        table[f"{core}.multiarray._reconstruct"] = Call("_reconstruct", _reconstruct)
+    return table

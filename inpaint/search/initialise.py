@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where starts begin.
+
+An initialisation has `candidates(starts)`, how many latents to draw for one image, and `draw(key, context, space, c)`,
+the variable of one of them. Where it draws more than there are starts, the search keeps those of the lowest objective.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from inpaint.objective import Context
+from stylegan_jax import latents
+
+
+class Initialisation(Protocol):
+    """What the search asks of an initialisation."""
+
+    def candidates(self, starts: int) -> int:
+        """Returns how many variables are drawn for one image."""
+
+    def draw(self, key: Array, context: Context, space: latents.Space, c: Array | None) -> Array:
+        """Returns one variable of `space` for the label `c` `[c_dim]` (or None)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """Every start begins at the mean of W (in Z: at 0); `jitter` adds that much of W's own normal spread."""
+
+    jitter: float = 0.0
+
+    def candidates(self, starts: int) -> int:
+        return starts
+
+    def draw(self, key: Array, context: Context, space: latents.Space, c: Array | None) -> Array:
+        config, mean = context.generator.config, context.w_mean
+        if space is latents.Z:
+            return self.jitter * jax.random.normal(key, (config.z_dim,), mean.dtype)
+        spread = jnp.linalg.pinv(context.w_whitening) if self.jitter else jnp.zeros_like(context.w_whitening)
+        w = mean + self.jitter * (jax.random.normal(key, mean.shape, mean.dtype) @ spread)
+        return latents.lift(context.generator, w, source=latents.W, target=space)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomMapping:
+    """Every start begins at `mapping(z)` of its own normal `z`, pulled to the mean of W by `truncation_psi`."""
+
+    truncation_psi: float = 1.0
+
+    def candidates(self, starts: int) -> int:
+        return starts
+
+    def draw(self, key: Array, context: Context, space: latents.Space, c: Array | None) -> Array:
+        generator, mean = context.generator, context.w_mean
+        z = jax.random.normal(key, (generator.config.z_dim,), mean.dtype)
+        if space is latents.Z:
+            return z
+        w = latents.lift(generator, z, source=latents.Z, target=latents.W, c=c)
+        return latents.lift(generator, mean + self.truncation_psi * (w - mean), source=latents.W, target=space)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prescreened:
+    """Draws a pool of `RandomMapping` latents, scores them in one forward sweep and keeps the best as starts."""
+
+    pool: int = 256
+    truncation_psi: float = 1.0
+
+    def candidates(self, starts: int) -> int:
+        return max(self.pool, starts)
+
+    def draw(self, key: Array, context: Context, space: latents.Space, c: Array | None) -> Array:
+        return RandomMapping(self.truncation_psi).draw(key, context, space, c)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one optimisation loop: a jitted step over a chunk of starts, each a vmapped problem of its own.
+
+Nothing is averaged over starts or images. A start whose objective or gradient stops being finite is put back to its
+last finite variable and stays there; its neighbours never notice.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import Array
+
+from inpaint import objective
+from inpaint.objective import Candidate, Context
+from inpaint.problem import Problem
+from inpaint.search.method import Phase
+from stylegan_jax import latents
+
+
+class Start(NamedTuple):
+    """What one start carries from step to step."""
+
+    v: Array
+    finite_v: Array  # the latest variable at which objective and gradient were finite
+    optimizer_state: Any
+    frozen: Array  # bool
+
+
+class Lanes(NamedTuple):
+    """What belongs to the starts of a chunk and does not change; every array has a leading axis over starts."""
+
+    problem: Problem
+    c: Array | None
+
+
+class Frozen(NamedTuple):
+    """A context with its generator split into graph (static) and arrays, for use as arguments of jitted functions."""
+
+    graph: Any
+    arrays: tuple[Any, Array, Array]
+
+
+class Evaluation(NamedTuple):
+    """The objective at a variable."""
+
+    total: Array
+    shares: dict[str, Array]
+    ws: Array
+    image: Array
+
+
+def split_context(context: Context) -> Frozen:
+    """Returns the context ready for `run_phase` and `evaluate`."""
+    graph, state = nnx.split(context.generator)
+    return Frozen(graph, (state, context.w_mean, context.w_whitening))
+
+
+def _merge(graph: Any, arrays: tuple[Any, Array, Array]) -> Context:
+    return Context(nnx.merge(graph, arrays[0]), *arrays[1:])
+
+
+def _evaluate_one(v: Array, problem: Problem, c: Array | None, context: Context, phase: Phase) -> Evaluation:
+    ws = phase.space.to_ws(context.generator, v, c)
+    image = context.generator.synthesis(ws[None])[0]
+    total, shares = objective.evaluate(phase.terms, Candidate(ws, image), problem, context)
+    return Evaluation(total, shares, ws, image)
+
+
+def _step_one(start: Start, problem: Problem, c: Array | None, context: Context, phase: Phase):
+    def loss(v: Array) -> tuple[Array, dict[str, Array]]:
+        found = _evaluate_one(v, problem, c, context, phase)
+        return found.total, found.shares
+
+    (total, shares), gradient = jax.value_and_grad(loss, has_aux=True)(start.v)
+    updates, optimizer_state = phase.optimizer.update(gradient, start.optimizer_state, start.v)
+    updated = optax.apply_updates(start.v, updates)
+    frozen = start.frozen | ~(jnp.isfinite(total) & jnp.isfinite(gradient).all())
+    keep = functools.partial(jnp.where, frozen)
+    start = Start(
+        v=keep(start.finite_v, updated),
+        finite_v=keep(start.finite_v, start.v),
+        optimizer_state=jax.tree.map(keep, start.optimizer_state, optimizer_state),
+        frozen=frozen,
+    )
+    return start, (total, shares)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "phase", "steps"), donate_argnames=("starts",))
+def _advance(starts: Start, lanes: Lanes, arrays: Any, *, graph: Any, phase: Phase, steps: int):
+    context = _merge(graph, arrays)
+    step = jax.vmap(lambda start, problem, c: _step_one(start, problem, c, context, phase))
+    if steps == 1:
+        starts, losses = step(starts, *lanes)
+        return starts, jax.tree.map(lambda x: x[None], losses)
+    return jax.lax.scan(lambda carry, _: step(carry, *lanes), starts, length=steps)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "phase"))
+def _evaluate(v: Array, lanes: Lanes, arrays: Any, *, graph: Any, phase: Phase) -> Evaluation:
+    context = _merge(graph, arrays)
+    return jax.vmap(lambda v, problem, c: _evaluate_one(v, problem, c, context, phase))(v, *lanes)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "phase"))
+def _score(v: Array, lanes: Lanes, arrays: Any, *, graph: Any, phase: Phase) -> Array:
+    context = _merge(graph, arrays)
+    return jax.vmap(lambda v, problem, c: _evaluate_one(v, problem, c, context, phase).total)(v, *lanes)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "source", "target"))
+def _lift(v: Array, c: Array | None, arrays: Any, *, graph: Any, source: latents.Space, target: latents.Space) -> Array:
+    generator = _merge(graph, arrays).generator
+    return jax.vmap(lambda v, c: latents.lift(generator, v, source=source, target=target, c=c))(v, c)
+
+
+def score(v: Array, lanes: Lanes, context: Frozen, phase: Phase) -> Array:
+    """Returns the objective of `phase` at every variable, `[starts]`, without keeping any render."""
+    return _score(v, lanes, context.arrays, graph=context.graph, phase=phase)
+
+
+def evaluate(v: Array, lanes: Lanes, context: Frozen, phase: Phase) -> Evaluation:
+    """Returns objective, shares, latents and renders of `phase` at every variable."""
+    return _evaluate(v, lanes, context.arrays, graph=context.graph, phase=phase)
+
+
+def lift(v: Array, lanes: Lanes, context: Frozen, *, source: latents.Space, target: latents.Space) -> Array:
+    """Returns every variable lifted from `source` to `target`."""
+    return _lift(v, lanes.c, context.arrays, graph=context.graph, source=source, target=target)
+
+
+def run_phase(
+    v: Array,
+    frozen: Array,
+    lanes: Lanes,
+    context: Frozen,
+    phase: Phase,
+    *,
+    steps_per_call: int,
+    report: Callable[[int, Array], None],
+) -> tuple[Array, Array, list[tuple[Array, dict[str, Array]]]]:
+    """Runs one phase on a chunk of starts.
+
+    Args:
+        v: variables `[starts, ...]`.
+        frozen: which starts stand still already, `[starts]` bool.
+        lanes: problems and labels, `[starts, ...]`.
+        context: from `split_context`.
+        phase: what to do.
+        steps_per_call: steps in one call of the device; more than one uses `lax.scan`, which is fast on accelerators
+            and slow on CPU.
+        report: called after every call with the steps done by it and the objective `[starts]`.
+
+    Returns:
+        variables, frozen, and per call the traces: totals `[steps, starts]` and shares.
+    """
+    # Donated below, so it must not be the caller's array.
+    v = jnp.copy(v)
+    starts = Start(v, jnp.copy(v), jax.vmap(phase.optimizer.init)(v), jnp.copy(frozen))
+    traces, done = [], 0
+    while done < phase.steps:
+        steps = min(steps_per_call, phase.steps - done)
+        starts, losses = _advance(starts, lanes, context.arrays, graph=context.graph, phase=phase, steps=steps)
+        traces.append(losses)
+        done += steps
+        report(steps, losses[0][-1])
+    total = score(starts.v, lanes, context, phase)
+    diverged = ~jnp.isfinite(total)
+    shape = (-1,) + (1,) * (starts.v.ndim - 1)
+    v = jnp.where(diverged.reshape(shape), starts.finite_v, starts.v)
+    return v, starts.frozen | diverged, traces

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A restoration method: phases over latent spaces, each with its terms and optimiser, and where they begin."""
+
+import dataclasses
+
+import optax
+
+from inpaint.objective import Term
+from inpaint.search.initialise import Initialisation
+from stylegan_jax import latents
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """`steps` of `optimizer` on the variable of `space`, minimising the sum of `terms`."""
+
+    space: latents.Space
+    steps: int
+    optimizer: optax.GradientTransformation
+    terms: tuple[Term, ...]
+
+    def __post_init__(self):
+        if self.steps < 1 or not self.terms:
+            raise ValueError(f"a phase needs at least one step and one term, got {self.steps} and {len(self.terms)}")
+        names = [term.name for term in self.terms]
+        if len(set(names)) != len(names):
+            raise ValueError(f"terms of a phase must have different names, got {', '.join(names)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Phases in order, from coarser to finer spaces; the last one's objective scores the starts."""
+
+    name: str
+    phases: tuple[Phase, ...]
+    initialisation: Initialisation
+
+    def __post_init__(self):
+        ranks = [phase.space.rank for phase in self.phases]
+        if not ranks or ranks != sorted(ranks):
+            raise ValueError(f"phases must go from coarse to fine spaces, got {[p.space.name for p in self.phases]}")
+
+    @property
+    def steps(self) -> int:
+        """Steps of all phases together."""
+        return sum(phase.steps for phase in self.phases)

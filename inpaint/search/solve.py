@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`solve`: all starts of all images through all phases of a method, a chunk at a time."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+import stylegan_jax as sg
+from inpaint.objective import Context
+from inpaint.problem import Problem
+from inpaint.search import loop
+from inpaint.search.method import Method
+from stylegan_jax import latents
+
+
+class Progress(NamedTuple):
+    """How far a search is: start-steps done and in all, and the lowest objective seen in the present chunk."""
+
+    done: int
+    total: int
+    best: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a search found; arrays are numpy, `[starts, ...]`, or `[images, starts, ...]` for a batch of problems.
+
+    Attributes:
+        problem: what was asked.
+        ws: latents `[..., num_ws, w_dim]`.
+        variables: of the last phase's space.
+        raw: renders of the generator `[..., h, w, c]`, unclipped.
+        scores: the last phase's objective, lower is better; infinite where it never was finite.
+        terms: every term's weighted share of the score.
+        traces: totals per step `[..., steps]`.
+        frozen: starts stopped at a non-finite value.
+        candidates: which of the drawn latents a start began with; its key is
+            `fold_in(fold_in(key, image id), candidate)`.
+        labels: class labels `[..., c_dim]` of a conditional generator, or None.
+        chunk: starts run at once; with the device it makes a run repeatable bit for bit.
+    """
+
+    problem: Problem
+    ws: np.ndarray
+    variables: np.ndarray
+    raw: np.ndarray
+    scores: np.ndarray
+    terms: dict[str, np.ndarray]
+    traces: np.ndarray
+    frozen: np.ndarray
+    candidates: np.ndarray
+    labels: np.ndarray | None
+    chunk: int
+
+
+def default_chunk(generator: sg.Generator) -> int:
+    """Returns how many starts to run at once: as many as fit an estimate of their activations, 64 at most."""
+    config = generator.config
+    activations = sum((4 << i) ** 2 * width for i, width in enumerate(config.widths))
+    # Measured on CPU at 64 to 1024 px: value and gradient hold 10 to 14 times the block outputs in float32.
+    per_start = activations * 4 * 14
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    budget = 0.6 * statistics["bytes_limit"] if "bytes_limit" in statistics else 4 * 2**30
+    return int(np.clip(budget // per_start, 1, 64))
+
+
+def make_context(model: sg.Model | sg.Generator) -> Context:
+    """Returns what terms need from a model; a bare generator gets statistics of W estimated with a fixed key."""
+    if isinstance(model, sg.Generator):
+        model = sg.Model(model)
+    statistics = model.w_statistics
+    if statistics is None:
+        statistics = latents.estimate_w_statistics(jax.random.key(0), model.generator)
+    return Context(model.generator, statistics.mean, statistics.whitening())
+
+
+def _check(context: Context, problem: Problem, starts: int, label: Array | None) -> None:
+    config = context.generator.config
+    shape = jax.eval_shape(
+        jax.vmap(lambda operator, x: operator(x), in_axes=(0, None)),
+        problem.operator,
+        jax.ShapeDtypeStruct((config.resolution, config.resolution, config.image_channels), jnp.float32),
+    ).shape
+    if shape != problem.measurement.shape:
+        raise ValueError(
+            f"the generator's images ({config.resolution} px, {config.image_channels} channels) give measurements "
+            f"{list(shape[1:])}, the problem's are {list(problem.measurement.shape[1:])}; resize the image and mask"
+        )
+    if starts < 1:
+        raise ValueError(f"starts must be at least 1, got {starts}")
+    if label is not None and (not config.c_dim or label.shape != (config.c_dim,)):
+        raise ValueError(f"label must be [{config.c_dim}] for this generator (c_dim {config.c_dim}), got {label.shape}")
+
+
+class _Chunks:
+    """Runs functions over `[images, starts]` lanes, a fixed number at a time; the last chunk is padded."""
+
+    def __init__(self, problem: Problem, per_image: int, size: int):
+        self.images = problem.measurement.shape[0]
+        self.problem, self.per_image = problem, per_image
+        self.size = min(size, self.images * per_image)
+
+    def __iter__(self):
+        lanes = self.images * self.per_image
+        for first in range(0, lanes, self.size):
+            index = np.minimum(np.arange(first, first + self.size), lanes - 1)
+            yield index, min(self.size, lanes - first)
+
+    def lanes(self, index: np.ndarray, c: Array | None) -> loop.Lanes:
+        image = jnp.asarray(index // self.per_image)
+        return loop.Lanes(jax.tree.map(lambda x: x[image], self.problem), None if c is None else c[index])
+
+    def join(self, parts: list[Any]) -> Any:
+        """Returns the pytrees of all chunks, `[lanes, ...]`, as `[images, per_image, ...]` numpy arrays."""
+        joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        return jax.tree.map(lambda x: x.reshape(self.images, self.per_image, *x.shape[1:]), joined)
+
+
+def _draw(
+    key: Array, context: Context, method: Method, image_ids: np.ndarray, count: int, label: Array | None
+) -> tuple[Array, Array | None]:
+    """Returns variables and labels of `count` candidates for every image, `[images * count, ...]`."""
+    config, space = context.generator.config, method.phases[0].space
+
+    def one(image_id: Array, candidate: Array) -> tuple[Array, Array | None]:
+        own = jax.random.fold_in(jax.random.fold_in(key, image_id), candidate)
+        v_key, c_key = jax.random.split(own)
+        c = latents.random_labels(c_key, config.c_dim, 1)
+        c = c if c is None else c[0].astype(context.w_mean.dtype)
+        c = c if label is None else label
+        return method.initialisation.draw(v_key, context, space, c), c
+
+    ids = jnp.asarray(np.repeat(image_ids, count))
+    return jax.jit(jax.vmap(one))(ids, jnp.asarray(np.tile(np.arange(count), len(image_ids))))
+
+
+def _choose(
+    chunks: _Chunks, v: Array, c: Array | None, context: loop.Frozen, method: Method, starts: int
+) -> np.ndarray:
+    """Returns which candidates of every image become starts, `[images, starts]`, best first."""
+    if chunks.per_image == starts:
+        return np.tile(np.arange(starts), (chunks.images, 1))
+    parts = []
+    for index, real in chunks:
+        totals = loop.score(v[index], chunks.lanes(index, c), context, method.phases[0])
+        parts.append(np.asarray(totals)[:real])
+    scores = chunks.join(parts)
+    return np.argsort(np.where(np.isfinite(scores), scores, np.inf), axis=1, kind="stable")[:, :starts]
+
+
+def solve(
+    model: sg.Model | sg.Generator,
+    problem: Problem,
+    method: Method,
+    *,
+    starts: int = 8,
+    key: Array,
+    label: Array | None = None,
+    image_ids: Sequence[int] | None = None,
+    chunk: int | None = None,
+    steps_per_call: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Searches for latents whose renders explain a measurement, from many starts at once.
+
+    Args:
+        model: a loaded model, or a generator (whose statistics of W are then estimated).
+        problem: one problem, or a batch of them (`Problem.stack`).
+        method: see `inpaint.methods`.
+        starts: latents optimised for every image.
+        key: of everything random. A start's result depends on the key, its image's id and its own number only.
+        label: class `[c_dim]` for a conditional generator; None gives every start a class of its own.
+        image_ids: non-negative integers that stand for the images in the keys (default 0, 1, ...).
+        chunk: starts run at once; by default what should fit the device.
+        steps_per_call: steps per device call; by default 1 on CPU and 25 elsewhere.
+        progress: called now and then.
+
+    Returns:
+        All starts, unsorted; `inpaint.select` chooses among them.
+
+    Raises:
+        ValueError: where model, problem and options do not fit each other.
+    """
+    single = not problem.batched
+    if single:
+        problem = Problem.stack([problem])
+    context = make_context(model)
+    label = None if label is None else jnp.asarray(label, context.w_mean.dtype)
+    _check(context, problem, starts, label)
+    images = problem.measurement.shape[0]
+    ids = np.arange(images) if image_ids is None else np.asarray(image_ids)
+    if ids.shape != (images,):
+        raise ValueError(f"image_ids must name each of the {images} images once, got {ids.shape[0]}")
+    chunk = default_chunk(context.generator) if chunk is None else chunk
+    if steps_per_call is None:
+        steps_per_call = 1 if jax.default_backend() == "cpu" else 25
+    count = method.initialisation.candidates(starts)
+    v, c = _draw(key, context, method, ids, count, label)
+    frozen_context = loop.split_context(context)
+    chosen = _choose(_Chunks(problem, count, chunk), v, c, frozen_context, method, starts)
+    lanes = (np.arange(images)[:, None] * count + chosen).reshape(-1)
+    v, c = v[lanes], None if c is None else c[lanes]
+    chunks = _Chunks(problem, starts, chunk)
+    found = _search(chunks, v, c, frozen_context, method, steps_per_call, progress)
+    found |= {"candidates": chosen, "labels": None if c is None else np.asarray(c).reshape(images, starts, -1)}
+    if single:
+        found = {name: jax.tree.map(lambda x: x[0], value) for name, value in found.items()}
+        problem = jax.tree.map(lambda x: x[0], problem)
+    return Result(problem=problem, chunk=chunks.size, **found)
+
+
+def _search(
+    chunks: _Chunks,
+    v: Array,
+    c: Array | None,
+    context: loop.Frozen,
+    method: Method,
+    steps_per_call: int,
+    progress: Callable[[Progress], None] | None,
+) -> dict[str, Any]:
+    total_steps, done, parts = chunks.images * chunks.per_image * method.steps, 0, []
+    for index, real in chunks:
+        lanes = chunks.lanes(index, c)
+
+        def report(steps: int, losses: Array, real: int = real) -> None:
+            nonlocal done
+            done += steps * real
+            # Reading the losses waits for the device, so it is not done after every step.
+            if progress and (done // real) % max(10, steps) < steps:
+                progress(Progress(done, total_steps, float(np.nanmin(np.asarray(losses)[:real], initial=np.inf))))
+
+        parts.append(
+            jax.tree.map(
+                lambda x, real=real: np.asarray(x)[:real],
+                _run_chunk(v[index], lanes, context, method, steps_per_call, report),
+            )
+        )
+    return chunks.join(parts)
+
+
+def _run_chunk(
+    v: Array,
+    lanes: loop.Lanes,
+    context: loop.Frozen,
+    method: Method,
+    steps_per_call: int,
+    report: Callable[[int, Array], None],
+) -> dict[str, Any]:
+    frozen, traces, space = jnp.zeros(v.shape[0], bool), [], method.phases[0].space
+    for phase in method.phases:
+        v = loop.lift(v, lanes, context, source=space, target=phase.space)
+        v, frozen, losses = loop.run_phase(
+            v, frozen, lanes, context, phase, steps_per_call=steps_per_call, report=report
+        )
+        traces += [total for total, _ in losses]
+        space = phase.space
+    final = loop.evaluate(v, lanes, context, method.phases[-1])
+    return {
+        "ws": final.ws,
+        "variables": v,
+        "raw": final.image,
+        "scores": jnp.where(jnp.isfinite(final.total), final.total, jnp.inf),
+        "terms": final.shares,
+        "traces": jnp.concatenate(traces).T,
+        "frozen": frozen,
+    }

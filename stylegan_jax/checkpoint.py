@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one checkpoint format: an orbax directory of flat named arrays, with configs and provenance as metadata.
+
+Arrays are stored as `generator/synthesis/b64/conv0/weight` and so on, and always restored against the names and shapes
+that the stored config implies.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import secrets
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from orbax.checkpoint import v1 as ocp
+
+from stylegan_jax import latents, parameters, stylegan2
+
+FORMAT = "stylegan_jax"
+FORMAT_VERSION = 1
+
+_KINDS = {
+    "stylegan2.Generator": (stylegan2.Generator, stylegan2.GeneratorConfig),
+    "stylegan2.Discriminator": (stylegan2.Discriminator, stylegan2.DiscriminatorConfig),
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, of another format, or in the way."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A generator with what belongs to it.
+
+    `provenance` is a JSON-like dictionary (source, licence, training); `content_hash` is the sha256 of configs and
+    arrays, known for a model that was loaded.
+    """
+
+    generator: stylegan2.Generator
+    discriminator: stylegan2.Discriminator | None = None
+    w_statistics: latents.WStatistics | None = None
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    content_hash: str | None = None
+
+    @property
+    def resolution(self) -> int:
+        """Image height and width in pixels."""
+        return self.generator.resolution
+
+
+def _kind_name(network: nnx.Module) -> str:
+    for name, (kind, _) in _KINDS.items():
+        if type(network) is kind:
+            return name
+    raise CheckpointError(f"cannot store a {type(network).__name__}; known: {', '.join(_KINDS)}")
+
+
+def _networks(model: Model) -> dict[str, nnx.Module]:
+    found = {"generator": model.generator, "discriminator": model.discriminator}
+    return {name: network for name, network in found.items() if network is not None}
+
+
+def _arrays(model: Model) -> dict[str, np.ndarray]:
+    flat = {}
+    for name, network in _networks(model).items():
+        flat.update({f"{name}/{k}": np.asarray(v) for k, v in parameters.to_arrays(network).items()})
+    if model.w_statistics is not None:
+        flat["w_statistics/mean"] = np.asarray(model.w_statistics.mean)
+        flat["w_statistics/covariance"] = np.asarray(model.w_statistics.covariance)
+    return flat
+
+
+def _content_hash(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Returns the versions of this package and of the libraries that a result depends on."""
+    names = ("stylegan_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def replace_directory(partial: pathlib.Path, path: pathlib.Path) -> None:
+    """Moves the finished directory `partial` to `path`, putting aside and then removing what stood there."""
+    if not path.exists():
+        os.replace(partial, path)
+        return
+    old = path.with_name(f".{path.name}.old-{secrets.token_hex(4)}")
+    os.replace(path, old)
+    os.replace(partial, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def save(path: str | os.PathLike, model: Model, *, overwrite: bool = False) -> pathlib.Path:
+    """Writes `model` to the directory `path`, whole or not at all.
+
+    Args:
+        path: destination directory.
+        model: what to store.
+        overwrite: replace what is there; without it an existing path is an error.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        CheckpointError: where the path exists, or cannot be written.
+    """
+    path = pathlib.Path(os.path.abspath(path))
+    if path.exists() and not overwrite:
+        raise CheckpointError(f"{path} exists already; choose another destination or pass --overwrite")
+    arrays = _arrays(model)
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "networks": {
+            name: {"kind": _kind_name(network), "config": dataclasses.asdict(network.config)}
+            for name, network in _networks(model).items()
+        },
+        "dtypes": {name: array.dtype.name for name, array in arrays.items()},
+        "content_hash": _content_hash(arrays),
+        "provenance": dict(model.provenance),
+        "versions": library_versions(),
+    }
+    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ocp.save(partial, arrays, custom_metadata=metadata)
+        replace_directory(partial, path)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return path
+
+
+def info(path: str | os.PathLike) -> dict[str, Any]:
+    """Returns the metadata of the checkpoint at `path`: networks, configs, provenance, versions, content hash.
+
+    Raises:
+        CheckpointError: where there is none, or it is of another format.
+    """
+    path = pathlib.Path(os.path.abspath(path))
+    if not path.is_dir():
+        what = (
+            "is a file, not a checkpoint directory; convert it with `python -m convert`"
+            if path.exists()
+            else ("does not exist")
+        )
+        raise CheckpointError(f"{path} {what}")
+    try:
+        metadata = ocp.metadata(path).custom_metadata
+    except Exception as error:  # orbax raises many kinds for a directory that is not its own
+        raise CheckpointError(f"{path} is not a readable checkpoint ({type(error).__name__})") from error
+    if not isinstance(metadata, Mapping) or metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a {FORMAT} checkpoint; convert the original with `python -m convert`")
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {metadata.get('format_version')}, this version reads {FORMAT_VERSION}"
+        )
+    return dict(metadata)
+
+
+def _config(kind: type, stored: Mapping[str, Any]) -> Any:
+    fields = {field.name for field in dataclasses.fields(kind)}
+    unknown = sorted(set(stored) - fields)
+    if unknown:
+        raise CheckpointError(f"config has unknown fields: {', '.join(unknown)}; written by a newer version?")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})
+
+
+def _sharding() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
+def load(path: str | os.PathLike, *, bfloat16_from: int | None = None) -> Model:
+    """Returns the model stored at `path`, in the dtypes stored.
+
+    Args:
+        path: a checkpoint directory.
+        bfloat16_from: blocks of at least this resolution compute in bfloat16 (None: as stored, by default none).
+
+    Raises:
+        CheckpointError: where the checkpoint is missing, damaged or of another kind.
+    """
+    metadata = info(path)
+    path = pathlib.Path(os.path.abspath(path))
+    built = {}
+    for name, entry in metadata["networks"].items():
+        if entry["kind"] not in _KINDS:
+            raise CheckpointError(f"{path}: {name} is a {entry['kind']}; this version knows {', '.join(_KINDS)}")
+        kind, config_kind = _KINDS[entry["kind"]]
+        built[name] = kind, _config(config_kind, entry["config"])
+    if "generator" not in built:
+        raise CheckpointError(f"{path} holds {', '.join(built) or 'no network'}; a generator is needed")
+    shapes = {f"{name}/{k}": v.shape for name, spec in built.items() for k, v in parameters.abstract(*spec).items()}
+    if "w_statistics/mean" in metadata["dtypes"]:
+        w_dim = built["generator"][1].w_dim
+        shapes |= {"w_statistics/mean": (w_dim,), "w_statistics/covariance": (w_dim, w_dim)}
+    arrays = _restore(path, shapes, metadata)
+    networks = {}
+    for name, (kind, config) in built.items():
+        if bfloat16_from is not None:
+            config = dataclasses.replace(config, bfloat16_from=bfloat16_from)
+        own = {k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")}
+        networks[name] = parameters.fill(kind, config, own)
+    has_statistics = "w_statistics/mean" in arrays
+    statistics = [arrays[f"w_statistics/{part}"] for part in latents.WStatistics._fields] if has_statistics else None
+    return Model(
+        generator=networks["generator"],
+        discriminator=networks.get("discriminator"),
+        w_statistics=latents.WStatistics(*statistics) if has_statistics else None,
+        provenance=metadata["provenance"],
+        content_hash=metadata["content_hash"],
+    )
+
+
+def _restore(path: pathlib.Path, shapes: Mapping[str, tuple], metadata: Mapping[str, Any]) -> dict[str, jax.Array]:
+    stored = metadata["dtypes"]
+    if set(stored) != set(shapes):
+        different = sorted(set(stored) ^ set(shapes))
+        raise CheckpointError(f"{path}: stored arrays do not match the stored config: {', '.join(different[:10])}")
+    wanted = {
+        name: jax.ShapeDtypeStruct(shape, np.dtype(stored[name]), sharding=_sharding())
+        for name, shape in shapes.items()
+    }
+    try:
+        arrays = ocp.load(path, wanted)
+    except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
+        reason = str(error).strip().splitlines()
+        raise CheckpointError(f"{path} is damaged: {reason[0] if reason else type(error).__name__}") from error
+    if _content_hash({name: np.asarray(array) for name, array in arrays.items()}) != metadata["content_hash"]:
+        raise CheckpointError(f"{path} is damaged: its arrays do not have the recorded sha256")
+    return arrays
+
+
+def _named_leaves(tree: Any) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def save_state(path: str | os.PathLike, tree: Any, *, metadata: Mapping[str, Any]) -> None:
+    """Writes the arrays of a pytree (the state of a run) to the directory `path`, replacing it whole or not at all."""
+    path = pathlib.Path(os.path.abspath(path))
+    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ocp.save(partial, _named_leaves(tree), custom_metadata={"format": f"{FORMAT} state", **metadata})
+        replace_directory(partial, path)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def load_state(path: str | os.PathLike, like: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns the pytree stored by `save_state`, of the structure, shapes and dtypes of `like`, and its metadata.
+
+    Raises:
+        CheckpointError: where the state is missing, damaged or of another structure.
+    """
+    path = pathlib.Path(os.path.abspath(path))
+    wanted = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_sharding())
+        for name, leaf in _named_leaves(like).items()
+    }
+    try:
+        metadata = ocp.metadata(path).custom_metadata
+        leaves = ocp.load(path, wanted)
+    except Exception as error:  # orbax and tensorstore raise many kinds
+        reason = str(error).strip().splitlines()
+        raise CheckpointError(f"{path}: no state of this kind ({reason[0] if reason else error})") from error
+    return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in wanted]), dict(metadata)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latent spaces of a style-based generator, the exact lifts between them, and the statistics of W.
+
+A variable describes one image: Z `[z_dim]`, W `[w_dim]` (one latent for all layers), W+ `[num_ws, w_dim]`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from stylegan_jax import stylegan2
+
+Generator = stylegan2.Generator
+
+
+class WStatistics(NamedTuple):
+    """Mean `[w_dim]` and covariance `[w_dim, w_dim]` of `w = mapping(z)` for normal `z`."""
+
+    mean: Array
+    covariance: Array
+
+    def whitening(self, *, floor: float = 1e-3) -> Array:
+        """Returns `A` `[w_dim, w_dim]` with `A.T @ (w - mean)` of unit covariance.
+
+        Directions whose variance is below `floor` times the largest are treated as having that much, so that a nearly
+        singular covariance does not blow up.
+        """
+        values, vectors = jnp.linalg.eigh(self.covariance)
+        return vectors * jax.lax.rsqrt(jnp.maximum(values, floor * values[-1]))[None, :]
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """A latent space: the shape of its variable, and the way from a variable to `ws`.
+
+    `shape(config)` is the shape of one variable; `to_ws(generator, v, c)` returns `[num_ws, w_dim]` for one variable
+    and one label `[c_dim]` (or None); `rank` orders the spaces from coarse to fine.
+    """
+
+    name: str
+    rank: int
+    shape: Callable[[stylegan2.GeneratorConfig], tuple[int, ...]]
+    to_ws: Callable[[Generator, Array, Array | None], Array]
+
+
+def _map_one(generator: Generator, z: Array, c: Array | None) -> Array:
+    return generator.mapping(z[None], None if c is None else c[None])[0]
+
+
+def _tile(generator: Generator, w: Array) -> Array:
+    return jnp.broadcast_to(w[None], (generator.config.num_ws, w.shape[0]))
+
+
+Z = Space("z", 0, lambda config: (config.z_dim,), lambda g, v, c: _tile(g, _map_one(g, v, c)))
+W = Space("w", 1, lambda config: (config.w_dim,), lambda g, v, c: _tile(g, v))
+WPLUS = Space("w+", 2, lambda config: (config.num_ws, config.w_dim), lambda g, v, c: v)
+SPACES = {space.name: space for space in (Z, W, WPLUS)}
+
+
+def lift(generator: Generator, v: Array, *, source: Space, target: Space, c: Array | None = None) -> Array:
+    """Returns the variable of `target` that gives the same image as `v` does in `source`.
+
+    Args:
+        generator: whose spaces these are.
+        v: one variable of `source`.
+        source, target: spaces; `target` must be the finer one.
+        c: label `[c_dim]` of a conditional generator (needed from Z).
+
+    Raises:
+        ValueError: where `target` is coarser than `source`.
+    """
+    if target.rank < source.rank:
+        raise ValueError(f"cannot lift from {source.name} to the coarser {target.name}; order: {', '.join(SPACES)}")
+    if target is source:
+        return v
+    ws = source.to_ws(generator, v, c)
+    return ws[0] if target is W else ws
+
+
+def random_labels(key: Array, c_dim: int, n: int) -> Array | None:
+    """Returns `n` one-hot labels `[n, c_dim]` of uniformly drawn classes, or None for an unconditional generator."""
+    if not c_dim:
+        return None
+    return jax.nn.one_hot(jax.random.randint(key, (n,), 0, c_dim), c_dim)
+
+
+def estimate_w_statistics(key: Array, generator: Generator, *, samples: int = 10_000) -> WStatistics:
+    """Returns the mean and covariance of `mapping(z)`, in the dtype of the weights.
+
+    Args:
+        key: of the normal `z`, and of uniform labels for a conditional generator.
+        generator: whose mapping network is sampled.
+        samples: number of `z`, at least 2; taken 1,000 at a time.
+    """
+    if samples < 2:
+        raise ValueError(f"statistics of W need at least 2 samples, got {samples}")
+    mapping, dtype = generator.mapping, generator.mapping.fc0.weight.dtype
+    z_key, c_key = jax.random.split(key)
+    z = jax.random.normal(z_key, (samples, mapping.z_dim), dtype)
+    c = random_labels(c_key, mapping.c_dim, samples)
+    run = jax.jit(lambda network, z, c: network(z, c))
+    starts = range(0, samples, 1000)
+    chunks = [run(mapping, z[i : i + 1000], None if c is None else c[i : i + 1000].astype(dtype)) for i in starts]
+    w = np.concatenate([np.asarray(chunk, np.float64) for chunk in chunks])
+    return WStatistics(jnp.asarray(w.mean(0), dtype), jnp.asarray(np.cov(w, rowvar=False), dtype))

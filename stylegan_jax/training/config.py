@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of a training run, and the default config file of `python -m stylegan_jax train`."""
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """Settings of StyleGAN2 training; counts of "images" are real images shown to the discriminator.
+
+    Attributes:
+        resolution: height and width of the generated images, a power of two.
+        channel_base, channel_max: widths `min(channel_base / r, channel_max)`.
+        z_dim, w_dim, mapping_layers: of the mapping network.
+        conv_clamp: largest magnitude of activations, or 0 for none.
+        images: length of the run.
+        batch: images per step.
+        lr: of both Adam optimisers (betas 0, 0.99).
+        r1_gamma: weight of the R1 penalty; r1_interval: steps between two (lazy regularisation).
+        path_weight: weight of path length regularisation (0: off); path_interval: steps between two.
+        style_mixing: probability that a sample takes its later layers from a second latent.
+        ema_images: half-life of the averaged generator in images; ema_rampup: its largest share of the images seen.
+        x_flip: show mirrored images too.
+        augment: "ada" (strength adapted to keep the sign of D at `augment_target`), "fixed" or "none".
+        augment_p: first (or fixed) probability of each augmentation; augment_images: images from 0 to 1 in "ada".
+        warm_start_images: images for which the generator first learns to decode whitened principal components.
+        bfloat16_from: blocks of at least this resolution compute in bfloat16 (0: none).
+        snapshot_images: images between two snapshots (state, model and sample sheet).
+        seed: of everything random.
+    """
+
+    resolution: int = 64
+    channel_base: int = 4096
+    channel_max: int = 128
+    z_dim: int = 128
+    w_dim: int = 128
+    mapping_layers: int = 4
+    conv_clamp: float = 256.0
+    images: int = 1_000_000
+    batch: int = 32
+    lr: float = 0.002
+    r1_gamma: float = 0.1
+    r1_interval: int = 16
+    path_weight: float = 0.0
+    path_interval: int = 4
+    style_mixing: float = 0.9
+    ema_images: float = 10_000.0
+    ema_rampup: float = 0.05
+    x_flip: bool = True
+    augment: str = "ada"
+    augment_p: float = 0.0
+    augment_target: float = 0.6
+    augment_images: float = 100_000.0
+    warm_start_images: int = 0
+    bfloat16_from: int = 0
+    snapshot_images: int = 20_000
+    seed: int = 0
+
+
+def get_config() -> TrainConfig:
+    """Returns the default settings, for the flag `--config`."""
+    return TrainConfig()

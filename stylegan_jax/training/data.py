@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training images from a folder or an npz file, and batches that depend only on the seed and the step."""
+
+import os
+import pathlib
+
+import numpy as np
+
+from stylegan_jax import image_io
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+class DataError(ValueError):
+    """Training data that is missing or unsuitable."""
+
+
+def _halve_to(images: np.ndarray, resolution: int) -> np.ndarray:
+    """Returns uint8 `[n, r, r, c]` box-averaged down to `resolution`."""
+    factor = images.shape[1] // resolution
+    if images.shape[1] != images.shape[2] or factor * resolution != images.shape[1]:
+        raise DataError(
+            f"images are {images.shape[1]}x{images.shape[2]}; they must be square and a multiple of {resolution}"
+        )
+    if factor == 1:
+        return images
+    n, c = images.shape[0], images.shape[3]
+    blocks = images.reshape(n, resolution, factor, resolution, factor, c).astype(np.float32)
+    return np.rint(blocks.mean((2, 4))).astype(np.uint8)
+
+
+def _from_npz(path: pathlib.Path, split: str | None) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if "images" not in arrays:
+                raise DataError(f"{path} has no array 'images'; it has {', '.join(arrays.files)}")
+            images = arrays["images"]
+            if split is not None:
+                if "split" not in arrays:
+                    raise DataError(f"{path} has no array 'split', so --split={split} cannot be followed")
+                images = images[arrays["split"] == split]
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} is not a readable npz file: {error}") from error
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3):
+        raise DataError(f"{path}: images must be uint8 [n, h, w, 1 or 3], got {images.dtype} {list(images.shape)}")
+    return images
+
+
+def _from_folder(path: pathlib.Path, resolution: int) -> np.ndarray:
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
+    images = []
+    for file in files:
+        image, _ = image_io.read_image(file)
+        side = min(image.shape[:2])
+        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+        image = image_io.resize(image[top : top + side, left : left + side], resolution)
+        images.append(image_io.to_uint8(image))
+    return np.stack(images) if images else np.zeros((0, resolution, resolution, 3), np.uint8)
+
+
+def load_images(path: str | os.PathLike, *, resolution: int, split: str | None = None) -> np.ndarray:
+    """Returns the training images as uint8 `[n, resolution, resolution, channels]`.
+
+    Args:
+        path: an npz with `images` (uint8 `[n, h, w, c]`) and perhaps `split`, or a folder of image files, which are
+            cropped to their central square.
+        resolution: to which larger images are reduced.
+        split: take only images whose `split` is this (npz).
+
+    Raises:
+        DataError: where there are no such images.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise DataError(f"training data {path} does not exist")
+    if path.is_dir():
+        if split is not None:
+            raise DataError(f"--split={split} needs an npz file, {path} is a folder")
+        images = _from_folder(path, resolution)
+    else:
+        images = _halve_to(_from_npz(path, split), resolution)
+    if not len(images):
+        raise DataError(f"no images in {path}" + (f" with split {split!r}" if split else ""))
+    return images
+
+
+def batch_at(images: np.ndarray, step: int, *, batch: int, seed: int, x_flip: bool) -> np.ndarray:
+    """Returns the batch of one step as float32 `[batch, h, w, c]` in [-1, 1].
+
+    Every pass over the data is a permutation drawn from (seed, pass), so a run resumes where it stopped.
+    """
+    n = len(images)
+    positions = np.arange(step * batch, (step + 1) * batch)
+    order = {p: np.random.default_rng((seed, int(p))).permutation(n) for p in np.unique(positions // n)}
+    chosen = images[[order[p][i] for p, i in zip(positions // n, positions % n, strict=True)]]
+    if x_flip:
+        flip = np.random.default_rng((seed, step, 1)).random(batch) < 0.5
+        chosen = np.where(flip[:, None, None, None], chosen[:, :, ::-1], chosen)
+    return image_io.from_uint8(chosen)

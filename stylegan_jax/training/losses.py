@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses of GAN training over logits `[n]`, images `[n, h, w, c]` and latents `[n, num_ws, w_dim]`; all are means."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def generator_logistic(fake_logits: Array) -> Array:
+    """Returns `mean softplus(-D(G))`, the non-saturating loss (Goodfellow et al. 2014)."""
+    return jnp.mean(jax.nn.softplus(-fake_logits))
+
+
+def discriminator_logistic(real_logits: Array, fake_logits: Array) -> Array:
+    """Returns `mean softplus(-D(x)) + mean softplus(D(G))`."""
+    return jnp.mean(jax.nn.softplus(-real_logits)) + jnp.mean(jax.nn.softplus(fake_logits))
+
+
+def r1_penalty(discriminator: Callable[[Array], Array], images: Array) -> Array:
+    """Returns `mean_i |d sum(D) / d x_i|^2 / 2` (Mescheder et al. 2018, equation 9, without its weight)."""
+    gradient = jax.grad(lambda x: jnp.sum(discriminator(x)))(images)
+    return 0.5 * jnp.mean(jnp.sum(jnp.square(gradient), axis=(1, 2, 3)))
+
+
+def path_lengths(key: Array, synthesis: Callable[[Array], Array], ws: Array) -> Array:
+    """Returns `|d (G(w) . y) / dw|` per sample `[n]` for normal `y` of unit image norm (StyleGAN2, section 3.2)."""
+
+    def projected(ws: Array) -> Array:
+        images = synthesis(ws)
+        noise = jax.random.normal(key, images.shape, images.dtype)
+        return jnp.sum(images * noise) * (images.shape[1] * images.shape[2]) ** -0.5
+
+    gradient = jax.grad(projected)(ws)
+    return jnp.sqrt(jnp.mean(jnp.sum(jnp.square(gradient), axis=2), axis=1))
