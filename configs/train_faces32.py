@@ -7,8 +7,19 @@ python -m stylegan_jax train --data faces64.npz --split train --output runs/face
 from stylegan_jax.training.config import TrainConfig
 
 
-def get_config() -> TrainConfig:
-    """Returns the settings of the demo generator."""
+def get_config(variant: str = "") -> TrainConfig:
+    """Returns the settings of the demo generator; the variant "smoke" is a few steps of a tiny network."""
+    if variant == "smoke":
+        return TrainConfig(
+            resolution=16,
+            channel_base=128,
+            z_dim=8,
+            w_dim=8,
+            batch=4,
+            images=8,
+            warm_start_images=4,
+            decoding_weight=1.0,
+        )
     return TrainConfig(
         resolution=32,
         channel_base=1024,
@@ -24,5 +35,6 @@ def get_config() -> TrainConfig:
         ema_images=5_000,
         augment_images=30_000,
         warm_start_images=40_000,
+        decoding_weight=2.0,
         snapshot_images=10_000,
     )

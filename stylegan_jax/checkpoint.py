@@ -24,6 +24,7 @@ from stylegan_jax import latents, parameters, stylegan2
 
 FORMAT = "stylegan_jax"
 FORMAT_VERSION = 1
+DEMO = pathlib.Path(__file__).parent / "pretrained" / "faces32"
 
 _KINDS = {
     "stylegan2.Generator": (stylegan2.Generator, stylegan2.GeneratorConfig),
@@ -190,18 +191,18 @@ def _sharding() -> jax.sharding.Sharding:
     return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
-def load(path: str | os.PathLike, *, bfloat16_from: int | None = None) -> Model:
+def load(path: str | os.PathLike | None = None, *, bfloat16_from: int | None = None) -> Model:
     """Returns the model stored at `path`, in the dtypes stored.
 
     Args:
-        path: a checkpoint directory.
+        path: a checkpoint directory; None means the demo model that comes with the package.
         bfloat16_from: blocks of at least this resolution compute in bfloat16 (None: as stored, by default none).
 
     Raises:
         CheckpointError: where the checkpoint is missing, damaged or of another kind.
     """
+    path = DEMO if path is None else pathlib.Path(os.path.abspath(path))
     metadata = info(path)
-    path = pathlib.Path(os.path.abspath(path))
     built = {}
     for name, entry in metadata["networks"].items():
         if entry["kind"] not in _KINDS:

@@ -8,9 +8,10 @@ hole unless the caller says otherwise, and transparent pixels are always hole.
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 MASK_POLARITIES = ("white_hole", "black_hole")
 
@@ -97,7 +98,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     write_atomically(path, lambda partial: Image.fromarray(pixels).save(partial, format="PNG"))
 
 
-def write_atomically(path: str | os.PathLike, write) -> None:
+def write_atomically(path: str | os.PathLike, write: Callable[[str], None]) -> None:
     """Calls `write(temporary_path)` beside `path` and moves the result there.
 
     Raises:
@@ -127,6 +128,29 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
         for i in range(image.shape[2])
     ]
     return np.clip(np.stack(channels, -1), -1, 1)
+
+
+def enlarge(image: np.ndarray, size: int) -> np.ndarray:
+    """Returns `[h, w, 3]` (or 1 channel) in [-1, 1] as RGB uint8 `[size, size, 3]`, bicubic, for looking at."""
+    pixels = np.broadcast_to(to_uint8(image), (*image.shape[:2], 3))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def labelled(tile: np.ndarray, text: str) -> np.ndarray:
+    """Returns a uint8 tile `[h, w, 3]` with a line of `text` above it, `[h + 20, w, 3]`."""
+    picture = Image.new("RGB", (tile.shape[1], tile.shape[0] + 20), "white")
+    picture.paste(Image.fromarray(tile), (0, 20))
+    ImageDraw.Draw(picture).text((2, 3), text, fill="black", font=ImageFont.load_default(size=12))
+    return np.asarray(picture)
+
+
+def grid(images: np.ndarray, *, columns: int) -> np.ndarray:
+    """Returns images `[n, h, w, c]` side by side, `columns` in a row, the last row filled with -1."""
+    n, height, width, channels = images.shape
+    rows = -(-n // columns)
+    padding = np.full((rows * columns - n, height, width, channels), -1, images.dtype)
+    tiles = np.concatenate([images, padding]).reshape(rows, columns, height, width, channels)
+    return tiles.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
 
 
 def resize_mask(known: np.ndarray, size: int) -> np.ndarray:

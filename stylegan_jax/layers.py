@@ -144,5 +144,5 @@ class ToRGB(nnx.Module):
 
 
 def normalize_second_moment(x: Array) -> Array:
-    """Returns `x * rsqrt(mean(x^2) + 1e-8)` along the last axis."""
+    """Returns `x * rsqrt(mean(x^2) + 1e-8)` along the last axis of `x` `[..., c]`."""
     return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-8)

@@ -24,5 +24,5 @@ def l2(prediction: Array, measurement: Array, weight: Array) -> Array:
 
 
 def l1(prediction: Array, measurement: Array, weight: Array) -> Array:
-    """Returns the weighted mean absolute error; the arguments are those of `l2`."""
+    """Returns the weighted mean absolute error; a scalar; the arguments are those of `l2`."""
     return _weighted_mean(jnp.abs(prediction - measurement), weight)

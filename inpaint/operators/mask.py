@@ -14,7 +14,7 @@ class Operator(Protocol):
 
     @property
     def weight(self) -> Array:
-        """Weights that broadcast to the measurement."""
+        """Weights that broadcast to the measurement, e.g. `[h, w, 1]`."""
 
     @property
     def known(self) -> Array | None:

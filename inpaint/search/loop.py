@@ -124,12 +124,12 @@ def score(v: Array, lanes: Lanes, context: Frozen, phase: Phase) -> Array:
 
 
 def evaluate(v: Array, lanes: Lanes, context: Frozen, phase: Phase) -> Evaluation:
-    """Returns objective, shares, latents and renders of `phase` at every variable."""
+    """Returns objective, shares, latents and renders of `phase` at every variable, `[starts, ...]`."""
     return _evaluate(v, lanes, context.arrays, graph=context.graph, phase=phase)
 
 
 def lift(v: Array, lanes: Lanes, context: Frozen, *, source: latents.Space, target: latents.Space) -> Array:
-    """Returns every variable lifted from `source` to `target`."""
+    """Returns every variable `[starts, ...]` lifted from `source` to `target`."""
     return _lift(v, lanes.c, context.arrays, graph=context.graph, source=source, target=target)
 
 

@@ -36,6 +36,7 @@ def best(problem: Problem, raw: np.ndarray, scores: np.ndarray, keep: int) -> np
 def diverse(problem: Problem, raw: np.ndarray, scores: np.ndarray, keep: int, *, slack: float = 0.5) -> np.ndarray:
     """Returns the best start, then one after the other the start whose hole differs most from those chosen.
 
+    The arguments are those of `best`; `scores` `[starts]`.
     Only starts whose score is within `1 + slack` times the best one's compete while there are enough of them.
     """
     order = best(problem, raw, scores, len(scores))

@@ -199,6 +199,9 @@ def solve(
     chunk = default_chunk(context.generator) if chunk is None else chunk
     if steps_per_call is None:
         steps_per_call = 1 if jax.default_backend() == "cpu" else 25
+    for name, value in (("chunk", chunk), ("steps_per_call", steps_per_call)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     count = method.initialisation.candidates(starts)
     v, c = _draw(key, context, method, ids, count, label)
     frozen_context = loop.split_context(context)

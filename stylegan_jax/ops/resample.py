@@ -19,7 +19,7 @@ SEPARABLE_FROM = 8  # filters with at least this many taps are stored as [t]
 
 
 def make_filter(taps: Sequence[float]) -> np.ndarray:
-    """Returns the normalised filter for 1-D `taps`: their outer product `[t, t]` over its sum, or `[t]` from 8 taps on."""
+    """Returns the filter of 1-D `taps`, normalised to sum 1: their outer product `[t, t]`, or `[t]` from 8 taps on."""
     taps = np.asarray(taps, np.float32)
     if taps.ndim != 1 or not taps.size or taps.sum() == 0:
         raise ValueError(f"resample filter must be a non-empty list of taps with a non-zero sum, got {taps.tolist()}")

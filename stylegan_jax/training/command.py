@@ -8,16 +8,14 @@ Settings come from `--config FILE` and `--config.NAME=VALUE`; a run stops and re
 
 import hashlib
 import pathlib
-import sys
 
 import jax
 from absl import flags
 from ml_collections import config_flags
 
-from stylegan_jax.checkpoint import CheckpointError
-from stylegan_jax.image_io import ImageError
-from stylegan_jax.training import config as _config
-from stylegan_jax.training import data, trainer
+from stylegan_jax import command_line
+from stylegan_jax.training import data, default_config, trainer
+from stylegan_jax.training.config import TrainConfig
 
 _DATA = flags.DEFINE_string("data", None, "Training images: a folder, or an npz with uint8 images [n, h, w, c].")
 _SPLIT = flags.DEFINE_string("split", None, "Take only the images of an npz whose 'split' is this, e.g. train.")
@@ -25,7 +23,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder of the run: state, model, 
 _LICENCE = flags.DEFINE_string("licence", "", "Licence and credits of the data, stored with the model.")
 _CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled programs (trusted input); off by default.")
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", str(pathlib.Path(_config.__file__)), "Config file with get_config() returning a TrainConfig."
+    "config", str(pathlib.Path(default_config.__file__)), "Config file with get_config() returning a TrainConfig."
 )
 
 
@@ -41,35 +39,25 @@ def _report(line: dict) -> None:
     print(shown, flush=True)
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command with the flags already parsed; returns the exit code."""
-    if len(argv) > 1:
-        print(f"train: unexpected argument {argv[1]!r}; all settings are flags (--help)", file=sys.stderr)
-        return 2
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns the exit code."""
+    if arguments:
+        raise ValueError(f"unexpected argument {arguments[0]!r}; all settings are flags")
     if not _DATA.value or not _OUTPUT.value:
-        print("train: --data and --output are needed (--help)", file=sys.stderr)
-        return 2
+        raise ValueError("--data and --output are needed")
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
-    config = _CONFIG.value
+    config = command_line.typed_config(_CONFIG.value, TrainConfig, field="resolution")
+    images = data.load_images(_DATA.value, resolution=config.resolution, split=_SPLIT.value)
+    run = trainer.Trainer(config, images, _OUTPUT.value)
+    device = jax.devices()[0]
+    print(f"{len(images)} images at {config.resolution} px, {device.platform} {device.device_kind}", flush=True)
+    source = pathlib.Path(_DATA.value)
+    provenance = {"source": source.name, "sha256": _sha256(source), "split": _SPLIT.value, "licence": _LICENCE.value}
     try:
-        images = data.load_images(_DATA.value, resolution=config.resolution, split=_SPLIT.value)
-        run = trainer.Trainer(config, images, _OUTPUT.value)
-        device = jax.devices()[0]
-        print(f"{len(images)} images at {config.resolution} px, {device.platform} {device.device_kind}", flush=True)
-        source = pathlib.Path(_DATA.value)
-        provenance = {
-            "source": source.name,
-            "sha256": _sha256(source),
-            "split": _SPLIT.value,
-            "licence": _LICENCE.value,
-        }
         run.run(provenance=provenance, report=_report)
     except KeyboardInterrupt:
-        print(f"train: interrupted; the same command resumes {_OUTPUT.value}", file=sys.stderr)
+        print(f"interrupted; the same command resumes {_OUTPUT.value}", flush=True)
         return 130
-    except (data.DataError, CheckpointError, ImageError, ValueError) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 1
     print(f"done: {_OUTPUT.value}/model")
     return 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a training run, and the default config file of `python -m stylegan_jax train`."""
+"""The settings of a training run, as a typed dataclass."""
 
 import dataclasses
 
@@ -24,6 +24,8 @@ class TrainConfig:
         augment: "ada" (strength adapted to keep the sign of D at `augment_target`), "fixed" or "none".
         augment_p: first (or fixed) probability of each augmentation; augment_images: images from 0 to 1 in "ada".
         warm_start_images: images for which the generator first learns to decode whitened principal components.
+        decoding_weight: weight of that decoding loss in the adversarial steps that follow (0: off); on small data it
+            keeps every training image within reach of the latents.
         bfloat16_from: blocks of at least this resolution compute in bfloat16 (0: none).
         snapshot_images: images between two snapshots (state, model and sample sheet).
         seed: of everything random.
@@ -52,11 +54,7 @@ class TrainConfig:
     augment_target: float = 0.6
     augment_images: float = 100_000.0
     warm_start_images: int = 0
+    decoding_weight: float = 0.0
     bfloat16_from: int = 0
     snapshot_images: int = 20_000
     seed: int = 0
-
-
-def get_config() -> TrainConfig:
-    """Returns the default settings, for the flag `--config`."""
-    return TrainConfig()

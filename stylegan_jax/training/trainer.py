@@ -21,6 +21,11 @@ from stylegan_jax import checkpoint, image_io, latents, stylegan2
 from stylegan_jax.training import augment, data, losses, warm_start
 from stylegan_jax.training.config import TrainConfig
 
+# Other settings (length, weights of losses, rates) may change when a run is resumed.
+FIXED_BY_STATE = (
+    "resolution channel_base channel_max z_dim w_dim mapping_layers conv_clamp batch x_flip warm_start_images seed"
+).split()
+
 
 class State(NamedTuple):
     """Everything that changes in training; parameters are NNX states."""
@@ -161,10 +166,25 @@ def discriminator_step(
 
 
 def generator_step(
-    key: Array, networks: Networks, state: State, *, config: TrainConfig, penalise: bool
+    key: Array,
+    networks: Networks,
+    state: State,
+    decoded: tuple[Array, Array] | None,
+    *,
+    config: TrainConfig,
+    penalise: bool,
 ) -> tuple[State, dict[str, Array]]:
-    """Returns the state after one step of the generator and of its average; `penalise` adds path lengths."""
-    keys = jax.random.split(key, 5)
+    """Returns the state after one step of the generator and of its average, and its statistics.
+
+    Args:
+        key: of latents, noise and augmentation.
+        networks: static side.
+        state: before.
+        decoded: components `[n, z_dim]` and their images `[n, h, w, c]` for the decoding loss, or None.
+        config: settings.
+        penalise: add path length regularisation, times its interval.
+    """
+    keys = jax.random.split(key, 6)
 
     def loss(parameters: Any) -> tuple[Array, tuple[dict[str, Array], Array]]:
         generator = networks.generate(parameters)
@@ -179,6 +199,10 @@ def generator_step(
             penalty = jnp.mean(jnp.square(lengths - jax.lax.stop_gradient(path_mean)))
             value = value + config.path_weight * config.path_interval * penalty
             statistics["path_length"] = lengths.mean()
+        if decoded is not None:
+            decoding = warm_start.decoding_loss(keys[5], lambda z: generator(z, noise="none"), *decoded)
+            value = value + config.decoding_weight * decoding
+            statistics["decoding_loss"] = decoding
         return value, (statistics, path_mean)
 
     gradient, (statistics, path_mean) = jax.grad(loss, has_aux=True)(state.generator)
@@ -217,7 +241,7 @@ class Trainer:
         """Prepares the run and resumes it where the folder holds a state.
 
         Args:
-            config: settings; a resumed run may change only `images` and `snapshot_images`.
+            config: settings; a resumed run may change those that are not in `FIXED_BY_STATE`.
             images: uint8 `[n, r, r, c]`, r the resolution of the config.
             folder: of the run.
 
@@ -242,14 +266,14 @@ class Trainer:
             for on in (False, True)
         ]
         self._generator_steps = [
-            jit(lambda k, s, on=on: generator_step(k, self.networks, s, config=config, penalise=on))
+            jit(lambda k, s, d, on=on: generator_step(k, self.networks, s, d, config=config, penalise=on))
             for on in (False, True)
         ]
         self._warm_step = jit(lambda k, s, z, x: warm_step(k, self.networks, s, z, x, config=config))
 
     def _check_same_run(self, stored: dict[str, Any]) -> None:
         current = dataclasses.asdict(self.config)
-        changed = [k for k in current if k not in ("images", "snapshot_images") and stored.get(k) != current[k]]
+        changed = [name for name in FIXED_BY_STATE if stored.get(name) != current[name]]
         if changed:
             raise checkpoint.CheckpointError(
                 f"{self.folder} holds a run with other settings ({', '.join(changed)}); choose another --output"
@@ -280,7 +304,8 @@ class Trainer:
         penalise = config.r1_gamma > 0 and step % config.r1_interval == 0
         self.state, statistics = self._discriminator_steps[penalise](self._key(1, step), self.state, self._batch(step))
         lengths = config.path_weight > 0 and step % config.path_interval == 0
-        self.state, more = self._generator_steps[lengths](self._key(2, step), self.state)
+        decoded = self._warm_batch(config.warm_start_images // config.batch + step) if config.decoding_weight else None
+        self.state, more = self._generator_steps[lengths](self._key(2, step), self.state, decoded)
         return statistics | more
 
     def model(self, *, provenance: dict[str, Any]) -> checkpoint.Model:
@@ -303,8 +328,7 @@ class Trainer:
         z = jax.random.normal(jax.random.key(1), (32, self.config.z_dim))
         run = jax.jit(lambda g, z, psi: g.synthesis(g.map(z, truncation_psi=psi)), static_argnums=2)
         rows = np.concatenate([np.asarray(run(model.generator, z, psi)) for psi in (1.0, 0.7)])
-        sheet = rows.reshape(8, 8, *rows.shape[1:]).transpose(0, 2, 1, 3, 4)
-        sheet = sheet.reshape(8 * rows.shape[1], 8 * rows.shape[2], -1)
+        sheet = image_io.grid(rows, columns=8)
         name = f"{int(self.state.warm_images):08d}-{int(self.state.images):08d}.png"
         image_io.write_image(self.folder / "sheets" / name, sheet.repeat(2, 0).repeat(2, 1))
 

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Speed of StyleGAN2 synthesis: value and gradient with respect to ws.
+
+    python benchmarks/synthesis.py --output benchmarks/results/synthesis.json
+
+Measures the library's form (one shared kernel, modulated activations), the same network with one kernel per sample
+(modulated weights), and, where torch is installed, both forms in eager PyTorch, beside the machine's own matrix
+multiplication in the same run. "Useful" operations are those of the transposed-convolution form: 2 * 9 * in * out per
+input pixel of an up-convolution and per pixel of a plain one, once forward and once for the gradient of the input.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Callable
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from flax import nnx
+from jax import Array
+
+import stylegan_jax as sg
+from stylegan_jax import checkpoint
+from stylegan_jax.ops import modulated_conv
+
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results.")
+_SIZES = flags.DEFINE_list("sizes", ["64", "256", "1024"], "Resolutions.")
+_BATCHES = flags.DEFINE_list("batches", ["1", "4", "16"], "Batch sizes.")
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs after one that compiles; the fastest counts.")
+_LIMIT = flags.DEFINE_float("limit", 60.0, "Leave out the other forms where the library's own takes longer (seconds).")
+
+CHANNEL_BASE = {64: 4096, 256: 16384, 1024: 32768}
+
+
+@dataclasses.dataclass
+class Case:
+    """One measured form at one size."""
+
+    resolution: int
+    channel_base: int
+    batch: int
+    form: str
+    seconds: float
+    useful_gflops_per_second: float
+    share_of_matmul: float
+    compile_seconds: float | None = None
+
+
+def useful_operations(config: sg.GeneratorConfig) -> float:
+    """Returns the floating-point operations of one image's forward and input-gradient convolutions."""
+    total = 0
+    for i, width in enumerate(config.widths):
+        pixels = (4 << i) ** 2
+        total += 9 * width * width * pixels + width * config.image_channels * pixels
+        if i:
+            total += 9 * config.widths[i - 1] * width * pixels // 4
+    return 2.0 * 2.0 * total
+
+
+def fastest(run: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Returns the seconds of the fastest of `repeats` runs, and of the first one before them."""
+    times = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return min(times[1:]), times[0]
+
+
+def matmul_rate(size: int = 4096 if jax.default_backend() != "cpu" else 2048) -> float:
+    """Returns the machine's float32 matrix multiplication in GFLOP/s."""
+    a = jax.random.normal(jax.random.key(0), (size, size))
+    product = jax.jit(lambda a: a @ a)
+    seconds, _ = fastest(lambda: product(a).block_until_ready(), 5)
+    return 2 * size**3 / seconds / 1e9
+
+
+def per_sample_modulated_conv2d(
+    x: Array, weight: Array, styles: Array, *, demodulate: bool = True, up_taps: Array | None = None
+) -> Array:
+    """Returns what `modulated_conv2d` does, with the modulation on the weights: one kernel per sample."""
+
+    def one(x: Array, style: Array) -> Array:
+        kernel = weight * style[None, None, :, None]
+        if demodulate:
+            kernel = kernel * jax.lax.rsqrt(jnp.sum(jnp.square(kernel), (0, 1, 2)) + modulated_conv.EPSILON)
+        if up_taps is not None:
+            y = jax.lax.conv_general_dilated(
+                x[None],
+                jnp.flip(kernel, (0, 1)),
+                (1, 1),
+                ((2, 2), (2, 2)),
+                lhs_dilation=(2, 2),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+            return modulated_conv.resample.upfirdn2d(y, up_taps, padding=(1, 1, 1, 1), gain=4.0)[0]
+        pad = weight.shape[0] // 2
+        return jax.lax.conv_general_dilated(
+            x[None], kernel, (1, 1), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )[0]
+
+    return jax.vmap(one)(x, styles)
+
+
+def time_jax(config: sg.GeneratorConfig, batch: int, *, per_sample: bool) -> tuple[float, float]:
+    """Returns seconds per call and of compilation for value and gradient on random weights."""
+    generator = sg.Generator(config, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(generator)
+    ws = jax.random.normal(jax.random.key(1), (batch, config.num_ws, config.w_dim))
+
+    @jax.jit
+    def value_and_gradient(state, ws):
+        synthesis = nnx.merge(graph, state).synthesis
+        return jax.value_and_grad(lambda ws: jnp.mean(jnp.square(synthesis(ws))))(ws)
+
+    form = per_sample_modulated_conv2d if per_sample else modulated_conv.modulated_conv2d
+    with mock.patch.object(modulated_conv, "modulated_conv2d", form):
+        return fastest(lambda: jax.block_until_ready(value_and_gradient(state, ws)), _REPEATS.value)
+
+
+def measure(resolution: int, batch: int, rate: float) -> list[Case]:
+    """Returns the cases of one size; forms that would take too long or too much memory are left out."""
+    base = CHANNEL_BASE.get(resolution, 16384)
+    config = sg.GeneratorConfig(widths=sg.channel_widths(resolution, channel_base=base))
+    operations = batch * useful_operations(config)
+    memory = batch * sum((4 << i) ** 2 * width for i, width in enumerate(config.widths)) * 4 * 14
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    cases: list[Case] = []
+
+    def add(form: str, run: Callable[[], tuple[float, float | None]]) -> None:
+        seconds, first = run()
+        speed = operations / seconds / 1e9
+        case = Case(resolution, base, batch, form, seconds, speed, speed / rate, first)
+        cases.append(case)
+        print(f"{resolution:5d} px  batch {batch:2d}  {form:24s} {seconds:8.3f} s  {speed:7.1f} GFLOP/s", flush=True)
+
+    if jax.default_backend() == "cpu" and memory > 0.8 * available:
+        print(f"{resolution} px, batch {batch}: about {memory / 2**30:.0f} GiB needed, left out", flush=True)
+        return cases
+    add("jax shared kernel", lambda: time_jax(config, batch, per_sample=False))
+    if cases[0].seconds > _LIMIT.value:
+        return cases
+    if importlib.util.find_spec("torch") and jax.default_backend() == "cpu":
+        import torch_synthesis
+
+        for per_sample in (False, True):
+            name = f"torch {'per-sample' if per_sample else 'shared'} kernel"
+            add(
+                name,
+                lambda p=per_sample: torch_synthesis.time_torch(config, batch, per_sample=p, repeats=_REPEATS.value),
+            )
+    # Last, since it can be tens of times slower; by the other sizes its time is foreseen.
+    if cases[0].seconds * 40 < 10 * _LIMIT.value:
+        add("jax per-sample kernel", lambda: time_jax(config, batch, per_sample=True))
+    return cases
+
+
+def main(argv: list[str]) -> None:
+    """Measures all sizes and writes the results."""
+    rate = matmul_rate()
+    device = jax.devices()[0]
+    print(f"{device.platform} {device.device_kind}, {os.cpu_count()} cores, matmul {rate:.0f} GFLOP/s", flush=True)
+    cases = [c for size in _SIZES.value for batch in _BATCHES.value for c in measure(int(size), int(batch), rate)]
+    if not _OUTPUT.value:
+        return
+    versions = checkpoint.library_versions()
+    if importlib.util.find_spec("torch"):
+        versions["torch"] = __import__("torch").__version__
+    report = {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": f"{device.platform} {device.device_kind}",
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "matmul_gflops_per_second": rate,
+        "cases": [dataclasses.asdict(case) for case in cases],
+    }
+    path = pathlib.Path(_OUTPUT.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    ours = {(c.resolution, c.batch): c.seconds for c in cases if c.form == "jax shared kernel"}
+    for case in cases:
+        ratio = case.seconds / ours[case.resolution, case.batch]
+        print(
+            f"| {case.resolution} | {case.batch} | {case.form} | {case.seconds:.3f} | "
+            f"{case.useful_gflops_per_second:.0f} | {100 * case.share_of_matmul:.0f} % | {np.round(ratio, 2)} |"
+        )
+
+
+if __name__ == "__main__":
+    app.run(main)

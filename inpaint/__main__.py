@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m inpaint COMMAND`."""
+
+from stylegan_jax import command_line
+
+COMMANDS = {"restore": ("inpaint.commands.restore_command", "restore the hole of an image in several ways")}
+
+
+def run() -> None:
+    """Runs the command named by the first argument."""
+    command_line.run("inpaint", COMMANDS)
+
+
+if __name__ == "__main__":
+    run()
