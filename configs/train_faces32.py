@@ -11,8 +11,8 @@ def get_config(variant: str = "") -> TrainConfig:
     """Returns the settings of the demo generator; the variant "smoke" is a few steps of a tiny network."""
     if variant == "smoke":
         return TrainConfig(
-            resolution=16,
-            channel_base=128,
+            resolution=8,
+            channel_base=64,
             z_dim=8,
             w_dim=8,
             batch=4,

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
@@ -122,11 +123,13 @@ def save(path: str | os.PathLike, model: Model, *, overwrite: bool = False) -> p
         The absolute path.
 
     Raises:
-        CheckpointError: where the path exists, or cannot be written.
+        CheckpointError: where the path exists, is something other than a checkpoint, or cannot be written.
     """
     path = pathlib.Path(os.path.abspath(path))
     if path.exists() and not overwrite:
         raise CheckpointError(f"{path} exists already; choose another destination or pass --overwrite")
+    if path.exists() and not (path / "_CHECKPOINT_METADATA").is_file():
+        raise CheckpointError(f"{path} is no checkpoint, so it is not overwritten; choose another destination")
     arrays = _arrays(model)
     metadata = {
         "format": FORMAT,
@@ -223,7 +226,11 @@ def load(path: str | os.PathLike | None = None, *, bfloat16_from: int | None = N
         own = {k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")}
         networks[name] = parameters.fill(kind, config, own)
     has_statistics = "w_statistics/mean" in arrays
-    statistics = [arrays[f"w_statistics/{part}"] for part in latents.WStatistics._fields] if has_statistics else None
+    statistics = (
+        [jnp.asarray(arrays[f"w_statistics/{part}"]) for part in latents.WStatistics._fields]
+        if has_statistics
+        else None
+    )
     return Model(
         generator=networks["generator"],
         discriminator=networks.get("discriminator"),
@@ -233,7 +240,9 @@ def load(path: str | os.PathLike | None = None, *, bfloat16_from: int | None = N
     )
 
 
-def _restore(path: pathlib.Path, shapes: Mapping[str, tuple], metadata: Mapping[str, Any]) -> dict[str, jax.Array]:
+def _restore(path: pathlib.Path, shapes: Mapping[str, tuple], metadata: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    # As numpy: what orbax returns is committed to a device, and jitted functions would compile once for committed and
+    # once for uncommitted arguments.
     stored = metadata["dtypes"]
     if set(stored) != set(shapes):
         different = sorted(set(stored) ^ set(shapes))
@@ -247,7 +256,11 @@ def _restore(path: pathlib.Path, shapes: Mapping[str, tuple], metadata: Mapping[
     except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
         reason = str(error).strip().splitlines()
         raise CheckpointError(f"{path} is damaged: {reason[0] if reason else type(error).__name__}") from error
-    if _content_hash({name: np.asarray(array) for name, array in arrays.items()}) != metadata["content_hash"]:
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    narrowed = [name for name, array in arrays.items() if array.dtype != np.dtype(stored[name])]
+    if narrowed:
+        raise CheckpointError(f"{path} stores {stored[narrowed[0]]}, which JAX reads only with jax_enable_x64 set")
+    if _content_hash(arrays) != metadata["content_hash"]:
         raise CheckpointError(f"{path} is damaged: its arrays do not have the recorded sha256")
     return arrays
 
@@ -287,4 +300,6 @@ def load_state(path: str | os.PathLike, like: Any) -> tuple[Any, dict[str, Any]]
     except Exception as error:  # orbax and tensorstore raise many kinds
         reason = str(error).strip().splitlines()
         raise CheckpointError(f"{path}: no state of this kind ({reason[0] if reason else error})") from error
-    return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in wanted]), dict(metadata)
+    # By way of numpy for the reason given in `_restore`.
+    values = [jnp.asarray(np.asarray(leaves[name])) for name in wanted]
+    return jax.tree.unflatten(jax.tree.structure(like), values), dict(metadata)

@@ -32,8 +32,8 @@ def from_uint8(pixels: np.ndarray) -> np.ndarray:
 
 def _open(path: str | os.PathLike) -> Image.Image:
     try:
-        picture = Image.open(path)
-        picture.load()
+        with Image.open(path) as picture:
+            picture.load()
     except FileNotFoundError as error:
         raise ImageError(f"{path} does not exist") from error
     except IsADirectoryError as error:

@@ -9,6 +9,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_opti
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -27,3 +28,27 @@ def strict_types():
     """Forbids implicit promotion of dtypes, around our own operations (optax and dm_pix do not pass it)."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(scope="session")
+def compilations(tmp_path_factory):
+    """Returns a folder that keeps what this session compiles, for tests that build equal programs anew."""
+    return tmp_path_factory.mktemp("compilations")
+
+
+@pytest.fixture
+def shared_compilations(compilations):
+    """Compiles every program of a test once per session, though it is traced again (by another Trainer, say)."""
+    settings = {
+        "jax_compilation_cache_dir": str(compilations),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

@@ -151,7 +151,7 @@ def test_config_files_give_settings(name):
 
 
 @pytest.mark.parametrize("name", [n for n in CONFIGS if n.startswith("train_")])
-def test_training_configs_run(name, tmp_path):
+def test_training_configs_run(name, tmp_path, shared_compilations):
     """The smoke variant of a training config trains a few steps and stores a model that loads."""
     config = load_config(name).get_config("smoke")
     assert isinstance(config, TrainConfig)

@@ -38,6 +38,7 @@ def feathered(render: Array, image: Array, known: Array, *, sigma: float = 1.5) 
     """
     render, image = jnp.clip(jnp.asarray(render), -1, 1), jnp.asarray(image)
     known = jnp.asarray(known, image.dtype)
+    image = jnp.where(known[..., None] > 0, image, 0)  # a NaN in the hole would pass through the blur
     share = _blur(known[..., None], sigma)
 
     def one(render: Array) -> Array:

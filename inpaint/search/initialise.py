@@ -2,7 +2,8 @@
 """Where starts begin.
 
 An initialisation has `candidates(starts)`, how many latents to draw for one image, and `draw(key, context, space, c)`,
-the variable of one of them. Where it draws more than there are starts, the search keeps those of the lowest objective.
+the variable of one of them. Where it draws more than there are starts, the search keeps those that the last phase's
+objective scores lowest.
 """
 
 import dataclasses

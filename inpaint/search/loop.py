@@ -106,21 +106,10 @@ def _evaluate(v: Array, lanes: Lanes, arrays: Any, *, graph: Any, phase: Phase) 
     return jax.vmap(lambda v, problem, c: _evaluate_one(v, problem, c, context, phase))(v, *lanes)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "phase"))
-def _score(v: Array, lanes: Lanes, arrays: Any, *, graph: Any, phase: Phase) -> Array:
-    context = _merge(graph, arrays)
-    return jax.vmap(lambda v, problem, c: _evaluate_one(v, problem, c, context, phase).total)(v, *lanes)
-
-
 @functools.partial(jax.jit, static_argnames=("graph", "source", "target"))
 def _lift(v: Array, c: Array | None, arrays: Any, *, graph: Any, source: latents.Space, target: latents.Space) -> Array:
     generator = _merge(graph, arrays).generator
     return jax.vmap(lambda v, c: latents.lift(generator, v, source=source, target=target, c=c))(v, c)
-
-
-def score(v: Array, lanes: Lanes, context: Frozen, phase: Phase) -> Array:
-    """Returns the objective of `phase` at every variable, `[starts]`, without keeping any render."""
-    return _score(v, lanes, context.arrays, graph=context.graph, phase=phase)
 
 
 def evaluate(v: Array, lanes: Lanes, context: Frozen, phase: Phase) -> Evaluation:
@@ -158,9 +147,9 @@ def run_phase(
     Returns:
         variables, frozen, and per call the traces: totals `[steps, starts]` and shares.
     """
-    # Donated below, so it must not be the caller's array.
-    v = jnp.copy(v)
-    starts = Start(v, jnp.copy(v), jax.vmap(phase.optimizer.init)(v), jnp.copy(frozen))
+    # Donated below, so they must not be the caller's arrays.
+    v, frozen = jnp.copy(v), jnp.copy(frozen)
+    starts = Start(v, jnp.copy(v), jax.vmap(phase.optimizer.init)(v), frozen)
     traces, done = [], 0
     while done < phase.steps:
         steps = min(steps_per_call, phase.steps - done)
@@ -168,8 +157,7 @@ def run_phase(
         traces.append(losses)
         done += steps
         report(steps, losses[0][-1])
-    total = score(starts.v, lanes, context, phase)
-    diverged = ~jnp.isfinite(total)
-    shape = (-1,) + (1,) * (starts.v.ndim - 1)
-    v = jnp.where(diverged.reshape(shape), starts.finite_v, starts.v)
-    return v, starts.frozen | diverged, traces
+    # The last update has not been evaluated yet. One more step does that, without compiling anything new: it makes the
+    # variable it came with the latest finite one, or not.
+    starts, _ = _advance(starts, lanes, context.arrays, graph=context.graph, phase=phase, steps=1)
+    return starts.finite_v, starts.frozen, traces

@@ -81,15 +81,16 @@ def make_context(model: sg.Model | sg.Generator) -> Context:
 
 def _check(context: Context, problem: Problem, starts: int, label: Array | None) -> None:
     config = context.generator.config
-    shape = jax.eval_shape(
-        jax.vmap(lambda operator, x: operator(x), in_axes=(0, None)),
-        problem.operator,
-        jax.ShapeDtypeStruct((config.resolution, config.resolution, config.image_channels), jnp.float32),
-    ).shape
+    size = (config.resolution, config.resolution, config.image_channels)
+    measure = jax.vmap(lambda operator, x: operator(x), in_axes=(0, None))
+    try:
+        shape = jax.eval_shape(measure, problem.operator, jax.ShapeDtypeStruct(size, jnp.float32)).shape
+    except (TypeError, ValueError):
+        shape = None  # the operator is of another size
     if shape != problem.measurement.shape:
         raise ValueError(
-            f"the generator's images ({config.resolution} px, {config.image_channels} channels) give measurements "
-            f"{list(shape[1:])}, the problem's are {list(problem.measurement.shape[1:])}; resize the image and mask"
+            f"the generator's images are {list(size)}, which does not fit the problem: its measurements are "
+            f"{list(problem.measurement.shape[1:])}; resize the image and mask"
         )
     if starts < 1:
         raise ValueError(f"starts must be at least 1, got {starts}")
@@ -142,13 +143,14 @@ def _draw(
 def _choose(
     chunks: _Chunks, v: Array, c: Array | None, context: loop.Frozen, method: Method, starts: int
 ) -> np.ndarray:
-    """Returns which candidates of every image become starts, `[images, starts]`, best first."""
+    """Returns which candidates of every image become starts, `[images, starts]`, best by the last phase's objective."""
     if chunks.per_image == starts:
         return np.tile(np.arange(starts), (chunks.images, 1))
-    parts = []
+    first, last, parts = method.phases[0], method.phases[-1], []
     for index, real in chunks:
-        totals = loop.score(v[index], chunks.lanes(index, c), context, method.phases[0])
-        parts.append(np.asarray(totals)[:real])
+        lanes = chunks.lanes(index, c)
+        lifted = loop.lift(v[index], lanes, context, source=first.space, target=last.space)
+        parts.append(np.asarray(loop.evaluate(lifted, lanes, context, last).total)[:real])
     scores = chunks.join(parts)
     return np.argsort(np.where(np.isfinite(scores), scores, np.inf), axis=1, kind="stable")[:, :starts]
 
@@ -205,7 +207,9 @@ def solve(
     count = method.initialisation.candidates(starts)
     v, c = _draw(key, context, method, ids, count, label)
     frozen_context = loop.split_context(context)
-    chosen = _choose(_Chunks(problem, count, chunk), v, c, frozen_context, method, starts)
+    # The sweep over the pool takes the same lanes at once as the search, so that both use one compiled evaluation.
+    sweep = _Chunks(problem, count, min(chunk, images * starts))
+    chosen = _choose(sweep, v, c, frozen_context, method, starts)
     lanes = (np.arange(images)[:, None] * count + chosen).reshape(-1)
     v, c = v[lanes], None if c is None else c[lanes]
     chunks = _Chunks(problem, starts, chunk)

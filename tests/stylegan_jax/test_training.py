@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training: data, losses and augmentation against their definitions; steps; a run resumed is a run never stopped."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import stylegan_jax as sg
+from stylegan_jax import checkpoint, image_io
+from stylegan_jax.training import augment, data, losses, trainer, warm_start
+from stylegan_jax.training.config import TrainConfig
+
+# The smoke settings of configs/train_faces32.py but longer, so that their programs are compiled once for both tests:
+# two steps of decoding, then three of the game, the first with R1.
+CONFIG = TrainConfig(
+    resolution=8, channel_base=64, z_dim=8, w_dim=8, batch=4, images=12, warm_start_images=8, decoding_weight=1.0
+)
+IMAGES = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
+
+
+def leaves(tree):
+    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def test_resumed_run_equals_uninterrupted(tmp_path, shared_compilations):
+    """Stopping in the warm start and in the game and resuming from the folder changes no bit; steps change networks."""
+    lines = []
+    whole = trainer.Trainer(CONFIG, IMAGES, tmp_path / "whole")
+    start = leaves(whole.state)
+    whole.run(provenance={"source": "random"}, report=lines.append)
+    end = leaves(whole.state)
+    assert set(start) == set(end) and all(np.isfinite(value).all() for value in end.values())
+    for part in (".generator", ".discriminator", ".average"):
+        moved = [name for name in end if name.startswith(f"{part}[") and not np.array_equal(start[name], end[name])]
+        assert len(moved) > 10, part
+    assert end[".images"] == 12 and end[".warm_images"] == 8
+    told = set().union(*lines)  # a slow run writes several lines
+    assert {"d_loss", "g_loss", "r1", "decoding_loss", "augment_p"} <= told and lines[-1]["images"] == 12
+    assert json.loads((tmp_path / "whole" / "log.jsonl").read_text().splitlines()[-1]) == lines[-1]
+
+    for steps in (1, 2, None):  # stops after the first decoding step and after the first step of the game
+        part = trainer.Trainer(CONFIG, IMAGES, tmp_path / "parts")
+        if steps is None:
+            part.run(provenance={"source": "random"}, report=lines.append)
+            break
+        for _ in range(steps):
+            part._step()
+        checkpoint.save_state(tmp_path / "parts" / "state", part.state, metadata={"config": dataclasses.asdict(CONFIG)})
+    resumed = leaves(part.state)
+    for name in end:
+        np.testing.assert_array_equal(resumed[name], end[name], err_msg=name)
+
+    models = [sg.load(tmp_path / run / "model") for run in ("whole", "parts")]
+    assert models[0].content_hash == models[1].content_hash
+    assert models[0].provenance["images"] == 12 and models[0].provenance["source"] == "random"
+    np.testing.assert_array_equal(models[0].generator.mapping.w_avg[...], models[0].w_statistics.mean)
+    sheet, _ = image_io.read_image(tmp_path / "whole" / "sheets" / "00000008-00000012.png")
+    assert sheet.shape == (8 * 8 * 2, 8 * 8 * 2, 3)
+
+    other = dataclasses.replace(CONFIG, seed=4)
+    with pytest.raises(sg.CheckpointError, match="other settings.*seed"):
+        trainer.Trainer(other, IMAGES, tmp_path / "whole")
+
+
+def test_path_length_regularisation_keeps_the_state():
+    """With path lengths a generator's step returns a state of the same structure, and tells the length."""
+    networks, state = trainer.create(CONFIG, channels=3)
+    config = dataclasses.replace(CONFIG, path_weight=2.0)
+    after, statistics = jax.eval_shape(
+        lambda key, state: trainer.generator_step(key, networks, state, None, config=config, penalise=True),
+        jax.random.key(0),
+        state,
+    )
+    assert set(statistics) == {"g_loss", "path_length"}
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+
+
+def test_trainer_refuses(tmp_path):
+    """Images of another size and unknown augmentations are named."""
+    with pytest.raises(ValueError, match="images are 8 px, the config says 16"):
+        trainer.Trainer(dataclasses.replace(CONFIG, resolution=16), IMAGES, tmp_path)
+    with pytest.raises(ValueError, match="augment must be .* got 'flip'"):
+        trainer.Trainer(dataclasses.replace(CONFIG, augment="flip"), IMAGES, tmp_path)
+
+
+def test_average_follows_by_half_lives():
+    """The average halves its distance over `ema_images` images, faster while few images were seen."""
+    config = dataclasses.replace(CONFIG, ema_images=40.0, ema_rampup=0.1, batch=4)
+    for seen, half_life in ((1000, 40.0), (200, 20.0), (0, 1.0)):
+        average = trainer._averaged(config, jnp.ones(3), jnp.zeros(3), jnp.asarray(seen))
+        np.testing.assert_allclose(average, 0.5 ** (4 / half_life), rtol=1e-5)
+
+
+def test_logistic_losses():
+    """Both losses are log 2 per term where D knows nothing, and fall in the right direction."""
+    zero, high, low = jnp.zeros(4), jnp.full(4, 9.0), jnp.full(4, -9.0)
+    assert losses.generator_logistic(zero) == pytest.approx(np.log(2), rel=1e-6)
+    assert losses.discriminator_logistic(zero, zero) == pytest.approx(2 * np.log(2), rel=1e-6)
+    assert losses.generator_logistic(high) < 1e-3 < losses.generator_logistic(low)
+    assert losses.discriminator_logistic(high, low) < 1e-3 < losses.discriminator_logistic(low, high)
+
+
+def test_r1_is_the_gradient_norm(x64):
+    """For a linear D it is |a|^2 / 2; for a curved one, differences give the same mean of squared norms."""
+    rng = np.random.default_rng(0)
+    a, x = jnp.asarray(rng.normal(size=(2, 2, 3))), jnp.asarray(rng.normal(size=(3, 2, 2, 3)))
+    linear = losses.r1_penalty(lambda x: jnp.einsum("nhwc,hwc->n", x, a), x)
+    assert linear == pytest.approx(float(jnp.sum(a**2)) / 2, rel=1e-12)
+
+    def curved(x):
+        return jnp.sum(jnp.sin(x) * a[None], axis=(1, 2, 3))
+
+    norms = []
+    for image in np.asarray(x):
+        gradient = []
+        for i in range(12):
+            step = np.zeros(12)
+            step[i] = 1e-5
+            sides = [float(curved(jnp.asarray(image + s * step.reshape(2, 2, 3))[None])[0]) for s in (1, -1)]
+            gradient.append((sides[0] - sides[1]) / 2e-5)
+        norms.append(np.square(gradient).sum())
+    assert losses.r1_penalty(curved, x) == pytest.approx(np.mean(norms) / 2, rel=1e-8)
+
+
+def test_path_lengths_of_a_linear_generator(x64):
+    """For images `A w` the length is `|A^T y|` over the number of pixels' root, per sample, averaged over layers."""
+    rng = np.random.default_rng(0)
+    matrix, ws = jnp.asarray(rng.normal(size=(4 * 4 * 3, 6))), jnp.asarray(rng.normal(size=(2, 5, 6)))
+    key = jax.random.key(1)
+    lengths = losses.path_lengths(key, lambda ws: (ws.sum(1) @ matrix.T).reshape(2, 4, 4, 3), ws)
+    noise = np.asarray(jax.random.normal(key, (2, 4, 4, 3), jnp.float64)).reshape(2, -1)
+    np.testing.assert_allclose(lengths, np.linalg.norm(noise @ np.asarray(matrix), axis=1) / 4, rtol=1e-10)
+
+
+def test_augmentation():
+    """p 0 is the identity, p 1 changes every image, images are independent, and the key decides."""
+    images = jnp.asarray(image_io.from_uint8(IMAGES[:4]))
+    run = jax.jit(augment.augment)
+    np.testing.assert_array_equal(run(jax.random.key(0), images, 0.0), images)
+    one, again, other = (run(jax.random.key(i), images, 1.0) for i in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert one.shape == images.shape and jnp.isfinite(one).all()
+    assert (np.abs(one - images).max((1, 2, 3)) > 0.01).all() and np.abs(one - other).max() > 0.01
+    changed = run(jax.random.key(0), images.at[0].multiply(-1), 1.0)
+    np.testing.assert_array_equal(changed[1:], one[1:])
+    half = [np.abs(run(jax.random.key(i), images, 0.1) - images).max((1, 2, 3)) == 0 for i in range(50)]
+    assert np.mean(half) == pytest.approx(0.9**5, abs=0.12)
+
+
+def test_batches_depend_on_seed_and_step_only():
+    """The same step gives the same batch, every pass holds each image once, flips are mirrors, ranges right."""
+    images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    images[:, :, 1] += 100
+    batch = lambda step, **k: data.batch_at(images, step, **({"batch": 4, "seed": 0, "x_flip": False} | k))  # noqa: E731
+    np.testing.assert_array_equal(batch(7), batch(7))
+    assert not np.array_equal(batch(7), batch(7, seed=1)) and not np.array_equal(batch(0), batch(1))
+    drawn = image_io.to_uint8(np.concatenate([batch(step) for step in range(5)]))[:, 0, 0, 0]
+    assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10)) and list(drawn[:10]) != list(drawn[10:])
+    flipped = np.concatenate([batch(step, x_flip=True) for step in range(25)])
+    plain = np.concatenate([batch(step) for step in range(25)])
+    mirrored = (flipped == plain[:, :, ::-1]).all((1, 2, 3))
+    assert ((flipped == plain).all((1, 2, 3)) ^ mirrored).all() and 30 < mirrored.sum() < 70
+    assert batch(0).dtype == np.float32 and np.abs(batch(0)).max() <= 1
+
+
+def test_load_images(tmp_path):
+    """An npz is halved by averaging and split; a folder is cropped to squares and resized."""
+    np.savez(tmp_path / "a.npz", images=IMAGES, split=np.asarray(["train"] * 7 + ["test"] * 3))
+    np.testing.assert_array_equal(data.load_images(tmp_path / "a.npz", resolution=8), IMAGES)
+    np.testing.assert_array_equal(data.load_images(tmp_path / "a.npz", resolution=8, split="test"), IMAGES[7:])
+    small = data.load_images(tmp_path / "a.npz", resolution=4)
+    expected = np.rint(IMAGES.reshape(10, 4, 2, 4, 2, 3).astype(float).mean((2, 4)))
+    assert small.dtype == np.uint8 and np.abs(small - expected).max() == 0
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    image_io.write_image(tmp_path / "folder" / "b.png", IMAGES[1])
+    image_io.write_image(tmp_path / "folder" / "deep" / "c.PNG", np.pad(IMAGES[2], ((0, 0), (4, 4), (0, 0))))
+    (tmp_path / "folder" / "notes.txt").write_text("no image")
+    np.testing.assert_array_equal(data.load_images(tmp_path / "folder", resolution=8), IMAGES[1:3])
+
+
+def test_load_images_refuses(tmp_path):
+    """What is missing, of another kind or size is named."""
+    np.savez(tmp_path / "a.npz", images=IMAGES)
+    np.savez(tmp_path / "float.npz", images=IMAGES.astype(np.float32))
+    np.savez(tmp_path / "none.npz", pictures=IMAGES)
+    np.savez(tmp_path / "object.npz", images=np.asarray([None, {}], object))
+    (tmp_path / "text.npz").write_text("x")
+    (tmp_path / "empty").mkdir()
+    cases = [
+        ("nothing", {}, "training data .*nothing does not exist"),
+        ("empty", {}, "no images in .*empty"),
+        ("empty", dict(split="train"), "--split=train needs an npz file"),
+        ("text.npz", {}, "text.npz is not a readable npz file"),
+        ("object.npz", {}, "object.npz is not a readable npz file"),
+        ("none.npz", {}, "has no array 'images'; it has pictures"),
+        ("float.npz", {}, r"must be uint8 \[n, h, w, 1 or 3\], got float32 \[10, 8, 8, 3\]"),
+        ("a.npz", dict(split="train"), "has no array 'split'"),
+        ("a.npz", dict(resolution=3), "images are 8x8; they must be square and a multiple of 3"),
+        ("a.npz", dict(resolution=16), "multiple of 16"),
+    ]
+    for name, options, text in cases:
+        with pytest.raises(data.DataError, match=text):
+            data.load_images(tmp_path / name, **({"resolution": 8} | options))
+
+
+def test_components_are_white():
+    """Components have zero mean, unit variance and no correlation; those beyond the data's rank are 0."""
+    for images in (IMAGES, np.random.default_rng(1).integers(0, 256, (300, 4, 4, 3), np.uint8)):
+        components = warm_start.whitened_components(images, 5)
+        assert components.dtype == np.float32
+        np.testing.assert_allclose(components.mean(0), 0, atol=1e-4)
+        np.testing.assert_allclose(components.T @ components / len(images), np.eye(5), atol=1e-3)
+    beyond = warm_start.whitened_components(IMAGES, 12)
+    assert beyond.shape == (10, 12) and (beyond[:, 9:] == 0).all() and beyond[:, 8].std() > 0.5
+
+
+def test_decoding_loss_is_zero_for_a_perfect_decoder():
+    """It is 0 where decoder and images agree, and for a constant error that error alone."""
+    images = jnp.asarray(image_io.from_uint8(IMAGES))
+    loss = [
+        warm_start.decoding_loss(jax.random.key(0), lambda z, e=error: images + e, jnp.ones((10, 4)), images)
+        for error in (0.0, 0.5)
+    ]
+    assert loss[0] == 0 and loss[1] == pytest.approx(0.5, rel=1e-5)
