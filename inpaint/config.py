@@ -26,8 +26,9 @@ class SearchConfig:
     lr: float = 0.1
     fine_lr: float = 0.05
     data: str = "l2"
-    mahalanobis: float = 0.003
+    mahalanobis: float = 0.02
     mean_distance: float = 0.0
+    noise: str = "const"
     init: str = "prescreen"
     pool: int = 256
     truncation_psi: float = 1.0
@@ -72,5 +73,6 @@ def build_method(search: SearchConfig) -> Method:
         data=search.data,
         mahalanobis=search.mahalanobis,
         mean_distance=search.mean_distance,
+        noise=search.noise,
         initialisation=_initialisation(search),
     )

@@ -16,8 +16,9 @@ def latent_search(
     lr: float = 0.1,
     fine_lr: float = 0.05,
     data: str = "l2",
-    mahalanobis: float = 0.003,
+    mahalanobis: float = 0.02,
     mean_distance: float = 0.0,
+    noise: str = "const",
     initialisation: Initialisation | None = None,
 ) -> Method:
     """Returns a search by Adam under NVlabs' schedule, in one space or first in W and then in W+.
@@ -32,6 +33,7 @@ def latent_search(
         fine_lr: largest learning rate of the phase in W+ that follows one in W.
         data: term of the known pixels, "l2" or "l1".
         mahalanobis, mean_distance: weights of the priors (0: off).
+        noise: "const" (the stored noise maps) or "none", which gives smoother images.
         initialisation: where starts begin; by default the best of 256 random latents.
 
     Raises:
@@ -48,10 +50,10 @@ def latent_search(
     coarse = round(steps * coarse_share) if space == "w+" else 0
     phases = ()
     if coarse:
-        phases += (Phase(latents.W, coarse, adam(lr, coarse), terms),)
+        phases += (Phase(latents.W, coarse, adam(lr, coarse), terms, noise),)
     if steps > coarse:
         rate = fine_lr if coarse else lr
-        phases += (Phase(latents.SPACES[space], steps - coarse, adam(rate, steps - coarse), terms),)
+        phases += (Phase(latents.SPACES[space], steps - coarse, adam(rate, steps - coarse), terms, noise),)
     return Method("latent_search", phases, initialisation or Prescreened())
 
 

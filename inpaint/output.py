@@ -125,7 +125,7 @@ def write_restoration(
         np.savez(
             partial / "latents.npz",
             w=selection.ws,
-            noise_mode="const",
+            noise_mode=settings["config"]["search"]["noise"],
             generator_hash=model.content_hash or "",
             starts=selection.starts,
             scores=scores,

@@ -30,14 +30,14 @@ def main(arguments: list[str]) -> int:
         raise ValueError("--output is needed")
     model = checkpoint.load(_GENERATOR.value)
     if _LATENTS.value:
-        ws = rendering.read_latents(_LATENTS.value, model)
+        ws, noise = rendering.read_latents(_LATENTS.value, model)
     else:
         config = model.generator.config
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(_SEED.value), i))(jnp.arange(_COUNT.value))
         z = jax.vmap(lambda key: jax.random.normal(key, (config.z_dim,)))(keys)
         c = latents.random_labels(jax.random.fold_in(jax.random.key(_SEED.value), 1), config.c_dim, _COUNT.value)
-        ws = model.generator.map(z, c, truncation_psi=_PSI.value)
-    images = rendering.render(model, np.asarray(ws))
+        ws, noise = model.generator.map(z, c, truncation_psi=_PSI.value), "const"
+    images = rendering.render(model, np.asarray(ws), noise=noise)
     folder = pathlib.Path(_OUTPUT.value)
     for i, image in enumerate(images, 1):
         image_io.write_image(folder / f"raw_{i}.png", image)

@@ -149,7 +149,7 @@ def main(arguments: list[str]) -> int:
     seconds = time.perf_counter() - began
     selection = inpaint.select(result, keep=search.keep, by=search.select)
     # What is written must be what the stored latents give when they are rendered again, to the last bit.
-    raw = rendering.render(model, selection.ws)
+    raw = rendering.render(model, selection.ws, noise=search.noise)
     blend = inpaint.hard if config.composite == "hard" else inpaint.feathered
     options = {} if config.composite == "hard" else {"sigma": config.feather}
     restored = np.asarray(blend(raw, image, known, **options))

@@ -66,7 +66,7 @@ def _merge(graph: Any, arrays: tuple[Any, Array, Array]) -> Context:
 
 def _evaluate_one(v: Array, problem: Problem, c: Array | None, context: Context, phase: Phase) -> Evaluation:
     ws = phase.space.to_ws(context.generator, v, c)
-    image = context.generator.synthesis(ws[None])[0]
+    image = context.generator.synthesis(ws[None], noise=phase.noise)[0]
     total, shares = objective.evaluate(phase.terms, Candidate(ws, image), problem, context)
     return Evaluation(total, shares, ws, image)
 

@@ -12,16 +12,22 @@ from stylegan_jax import latents
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """`steps` of `optimizer` on the variable of `space`, minimising the sum of `terms`."""
+    """`steps` of `optimizer` on the variable of `space`, minimising the sum of `terms`.
+
+    `noise` is what the generator's noise inputs get, "const" (the stored maps) or "none".
+    """
 
     space: latents.Space
     steps: int
     optimizer: optax.GradientTransformation
     terms: tuple[Term, ...]
+    noise: str = "const"
 
     def __post_init__(self):
         if self.steps < 1 or not self.terms:
             raise ValueError(f"a phase needs at least one step and one term, got {self.steps} and {len(self.terms)}")
+        if self.noise not in ("const", "none"):
+            raise ValueError(f'noise of a phase must be "const" or "none", got {self.noise!r}')
         names = [term.name for term in self.terms]
         if len(set(names)) != len(names):
             raise ValueError(f"terms of a phase must have different names, got {', '.join(names)}")
