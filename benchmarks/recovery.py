@@ -14,7 +14,7 @@ import time
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 import inpaint
 import stylegan_jax as sg
@@ -58,6 +58,7 @@ def recover(model: sg.Model, truths: np.ndarray, *, space: str, prior: float) ->
 
 def main(argv: list[str]) -> None:
     """Measures W and W+ and writes the results."""
+    logging.set_verbosity(logging.WARNING)
     model = sg.load(_GENERATOR.value)
     z = jax.random.normal(jax.random.key(0), (_IMAGES.value, model.generator.config.z_dim))
     truths = np.clip(np.asarray(jax.jit(lambda g, z: g(z))(model.generator, z)), -1, 1)

@@ -22,7 +22,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from flax import nnx
 from jax import Array
 
@@ -164,6 +164,7 @@ def measure(resolution: int, batch: int, rate: float) -> list[Case]:
 
 def main(argv: list[str]) -> None:
     """Measures all sizes and writes the results."""
+    logging.set_verbosity(logging.WARNING)
     rate = matmul_rate()
     device = jax.devices()[0]
     print(f"{device.platform} {device.device_kind}, {os.cpu_count()} cores, matmul {rate:.0f} GFLOP/s", flush=True)
