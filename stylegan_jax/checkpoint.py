@@ -147,6 +147,8 @@ def save(path: str | os.PathLike, model: Model, *, overwrite: bool = False) -> p
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         ocp.save(partial, arrays, custom_metadata=metadata)
+        # Orbax writes the absolute path into its marker; a checkpoint that is handed on should not tell it.
+        (partial / "commit_success.txt").write_text("committed\n", encoding="utf-8")
         replace_directory(partial, path)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
