@@ -92,9 +92,8 @@ def _label(model: sg.Model) -> np.ndarray | None:
 class _ProgressLine:
     """Prints how far the search is: one line that changes on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, starts: int):
-        self.begin, self.shown, self.starts = time.perf_counter(), 0.0, starts
-        self.first = None
+    def __init__(self):
+        self.shown, self.first = 0.0, None
 
     def __call__(self, progress: inpaint.Progress) -> None:
         now = time.perf_counter()
@@ -144,7 +143,7 @@ def main(arguments: list[str]) -> int:
         key=jax.random.key(search.seed),
         label=_label(model),
         chunk=search.chunk or None,
-        progress=None if _QUIET.value else _ProgressLine(search.starts),
+        progress=None if _QUIET.value else _ProgressLine(),
     )
     seconds = time.perf_counter() - began
     selection = inpaint.select(result, keep=search.keep, by=search.select)
