@@ -2,7 +2,8 @@
 """Plain, stride-2 and transposed convolutions over `[n, h, w, c]` with `[kh, kw, in, out]` weights.
 
 The derivative of each is written with the others, so all can be differentiated any number of times in reverse mode
-(R1 needs two). Two forms differ from what XLA would derive, both chosen for speed on XLA:CPU, unmeasured elsewhere: the weight gradient is one matrix product per kernel tap, and the transposed convolution is one ordinary convolution to
+(R1 needs two). Two forms differ from what XLA would derive, both chosen for speed on XLA:CPU and unmeasured elsewhere:
+the weight gradient is one matrix product per kernel tap, and the transposed convolution is one ordinary convolution to
 its four output phases.
 """
 
