@@ -13,7 +13,7 @@ import pathlib
 import secrets
 import shutil
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +22,21 @@ from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
 from stylegan_jax import latents, parameters, stylegan2
+from stylegan_jax.features import judge
 
 FORMAT = "stylegan_jax"
 FORMAT_VERSION = 1
-DEMO = pathlib.Path(__file__).parent / "pretrained" / "faces32"
+PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
+DEMO = PRETRAINED / "faces32"
 
 _KINDS = {
     "stylegan2.Generator": (stylegan2.Generator, stylegan2.GeneratorConfig),
     "stylegan2.Discriminator": (stylegan2.Discriminator, stylegan2.DiscriminatorConfig),
+    "judge.Judge": (judge.Judge, judge.JudgeConfig),
 }
+
+
+Network = TypeVar("Network", bound=nnx.Module)
 
 
 class CheckpointError(ValueError):
@@ -69,14 +75,17 @@ def _networks(model: Model) -> dict[str, nnx.Module]:
     return {name: network for name, network in found.items() if network is not None}
 
 
-def _arrays(model: Model) -> dict[str, np.ndarray]:
+def _arrays(networks: Mapping[str, nnx.Module]) -> dict[str, np.ndarray]:
     flat = {}
-    for name, network in _networks(model).items():
+    for name, network in networks.items():
         flat.update({f"{name}/{k}": np.asarray(v) for k, v in parameters.to_arrays(network).items()})
-    if model.w_statistics is not None:
-        flat["w_statistics/mean"] = np.asarray(model.w_statistics.mean)
-        flat["w_statistics/covariance"] = np.asarray(model.w_statistics.covariance)
     return flat
+
+
+def _statistics(model: Model) -> dict[str, np.ndarray]:
+    if model.w_statistics is None:
+        return {}
+    return {f"w_statistics/{part}": np.asarray(array) for part, array in model.w_statistics._asdict().items()}
 
 
 def _content_hash(arrays: Mapping[str, np.ndarray]) -> str:
@@ -125,22 +134,44 @@ def save(path: str | os.PathLike, model: Model, *, overwrite: bool = False) -> p
     Raises:
         CheckpointError: where the path exists, is something other than a checkpoint, or cannot be written.
     """
+    return _write(path, _networks(model), _statistics(model), model.provenance, overwrite=overwrite)
+
+
+def save_network(
+    path: str | os.PathLike, network: nnx.Module, *, provenance: Mapping[str, Any], overwrite: bool = False
+) -> pathlib.Path:
+    """Writes a network that stands alone (a judge) to the directory `path`; arguments and errors are those of `save`.
+
+    `provenance` is a JSON-like dictionary.
+    """
+    name = _kind_name(network).split(".")[0]
+    return _write(path, {name: network}, {}, provenance, overwrite=overwrite)
+
+
+def _write(
+    path: str | os.PathLike,
+    networks: Mapping[str, nnx.Module],
+    others: Mapping[str, np.ndarray],
+    provenance: Mapping[str, Any],
+    *,
+    overwrite: bool,
+) -> pathlib.Path:
     path = pathlib.Path(os.path.abspath(path))
     if path.exists() and not overwrite:
         raise CheckpointError(f"{path} exists already; choose another destination or pass --overwrite")
     if path.exists() and not (path / "_CHECKPOINT_METADATA").is_file():
         raise CheckpointError(f"{path} is no checkpoint, so it is not overwritten; choose another destination")
-    arrays = _arrays(model)
+    arrays = _arrays(networks) | dict(others)
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "networks": {
             name: {"kind": _kind_name(network), "config": dataclasses.asdict(network.config)}
-            for name, network in _networks(model).items()
+            for name, network in networks.items()
         },
         "dtypes": {name: array.dtype.name for name, array in arrays.items()},
         "content_hash": _content_hash(arrays),
-        "provenance": dict(model.provenance),
+        "provenance": dict(provenance),
         "versions": library_versions(),
     }
     partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
@@ -208,25 +239,19 @@ def load(path: str | os.PathLike | None = None, *, bfloat16_from: int | None = N
     """
     path = DEMO if path is None else pathlib.Path(os.path.abspath(path))
     metadata = info(path)
-    built = {}
-    for name, entry in metadata["networks"].items():
-        if entry["kind"] not in _KINDS:
-            raise CheckpointError(f"{path}: {name} is a {entry['kind']}; this version knows {', '.join(_KINDS)}")
-        kind, config_kind = _KINDS[entry["kind"]]
-        built[name] = kind, _config(config_kind, entry["config"])
-    if "generator" not in built:
-        raise CheckpointError(f"{path} holds {', '.join(built) or 'no network'}; a generator is needed")
-    shapes = {f"{name}/{k}": v.shape for name, spec in built.items() for k, v in parameters.abstract(*spec).items()}
+    kinds = _network_kinds(path, metadata)
+    if "generator" not in kinds:
+        raise CheckpointError(f"{path} holds {', '.join(kinds) or 'no network'}; a generator is needed")
+    if bfloat16_from is not None:
+        kinds = {
+            name: (kind, dataclasses.replace(config, bfloat16_from=bfloat16_from))
+            for name, (kind, config) in kinds.items()
+        }
+    others = {}
     if "w_statistics/mean" in metadata["dtypes"]:
-        w_dim = built["generator"][1].w_dim
-        shapes |= {"w_statistics/mean": (w_dim,), "w_statistics/covariance": (w_dim, w_dim)}
-    arrays = _restore(path, shapes, metadata)
-    networks = {}
-    for name, (kind, config) in built.items():
-        if bfloat16_from is not None:
-            config = dataclasses.replace(config, bfloat16_from=bfloat16_from)
-        own = {k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")}
-        networks[name] = parameters.fill(kind, config, own)
+        w_dim = kinds["generator"][1].w_dim
+        others = {"w_statistics/mean": (w_dim,), "w_statistics/covariance": (w_dim, w_dim)}
+    networks, arrays = _read_networks(path, metadata, kinds, others)
     has_statistics = "w_statistics/mean" in arrays
     statistics = (
         [jnp.asarray(arrays[f"w_statistics/{part}"]) for part in latents.WStatistics._fields]
@@ -240,6 +265,48 @@ def load(path: str | os.PathLike | None = None, *, bfloat16_from: int | None = N
         provenance=metadata["provenance"],
         content_hash=metadata["content_hash"],
     )
+
+
+def load_network(path: str | os.PathLike, kind: type[Network]) -> tuple[Network, str]:
+    """Returns a network stored by `save_network`, which must be of class `kind`, and its content hash.
+
+    Raises:
+        CheckpointError: where the checkpoint is missing, damaged or of another kind.
+    """
+    path = pathlib.Path(os.path.abspath(path))
+    metadata = info(path)
+    kinds = _network_kinds(path, metadata)
+    if [found for found, _ in kinds.values()] != [kind]:
+        raise CheckpointError(f"{path} holds {', '.join(kinds) or 'no network'}; a {kind.__name__} is needed")
+    networks, _ = _read_networks(path, metadata, kinds, {})
+    (network,) = networks.values()
+    return network, metadata["content_hash"]
+
+
+def _network_kinds(path: pathlib.Path, metadata: Mapping[str, Any]) -> dict[str, tuple[type, Any]]:
+    built = {}
+    for name, entry in metadata["networks"].items():
+        if entry["kind"] not in _KINDS:
+            raise CheckpointError(f"{path}: {name} is a {entry['kind']}; this version knows {', '.join(_KINDS)}")
+        kind, config_kind = _KINDS[entry["kind"]]
+        built[name] = kind, _config(config_kind, entry["config"])
+    return built
+
+
+def _read_networks(
+    path: pathlib.Path,
+    metadata: Mapping[str, Any],
+    kinds: Mapping[str, tuple[type, Any]],
+    others: Mapping[str, tuple[int, ...]],
+) -> tuple[dict[str, nnx.Module], dict[str, np.ndarray]]:
+    """Returns the networks, and all arrays; `others` are names and shapes of arrays beside the networks'."""
+    shapes = {f"{name}/{k}": v.shape for name, spec in kinds.items() for k, v in parameters.abstract(*spec).items()}
+    arrays = _restore(path, shapes | dict(others), metadata)
+    networks = {}
+    for name, (kind, config) in kinds.items():
+        own = {k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")}
+        networks[name] = parameters.fill(kind, config, own)
+    return networks, arrays
 
 
 def _restore(path: pathlib.Path, shapes: Mapping[str, tuple], metadata: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -13,13 +13,14 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from stylegan_jax import command_line
+from stylegan_jax import checkpoint, command_line
 from stylegan_jax.training import data, default_config, trainer
 from stylegan_jax.training.config import TrainConfig
 
 _DATA = flags.DEFINE_string("data", None, "Training images: a folder, or an npz with uint8 images [n, h, w, c].")
 _SPLIT = flags.DEFINE_string("split", None, "Take only the images of an npz whose 'split' is this, e.g. train.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the run: state, model, sample sheets, log.")
+_INITIAL = flags.DEFINE_string("initial", None, "Checkpoint of lower resolution to begin a new run with.")
 _LICENCE = flags.DEFINE_string("licence", "", "Licence and credits of the data, stored with the model.")
 _CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled programs (trusted input); off by default.")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -49,11 +50,14 @@ def main(arguments: list[str]) -> int:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
     config = command_line.typed_config(_CONFIG.value, TrainConfig, field="resolution")
     images = data.load_images(_DATA.value, resolution=config.resolution, split=_SPLIT.value)
-    run = trainer.Trainer(config, images, _OUTPUT.value)
+    initial = checkpoint.load(_INITIAL.value) if _INITIAL.value else None
+    run = trainer.Trainer(config, images, _OUTPUT.value, initial=initial)
     device = jax.devices()[0]
     print(f"{len(images)} images at {config.resolution} px, {device.platform} {device.device_kind}", flush=True)
     source = pathlib.Path(_DATA.value)
     provenance = {"source": source.name, "sha256": _sha256(source), "split": _SPLIT.value, "licence": _LICENCE.value}
+    if initial is not None:
+        provenance["initial"] = initial.content_hash
     try:
         run.run(provenance=provenance, report=_report)
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ class TrainConfig:
     Attributes:
         resolution: height and width of the generated images, a power of two.
         channel_base, channel_max: widths `min(channel_base / r, channel_max)`.
+        widths: channels at 4, 8, ..., resolution; where given, they replace the rule above.
         z_dim, w_dim, mapping_layers: of the mapping network.
         conv_clamp: largest magnitude of activations, or 0 for none.
         images: length of the run.
@@ -26,6 +27,8 @@ class TrainConfig:
         warm_start_images: images for which the generator first learns to decode whitened principal components.
         decoding_weight: weight of that decoding loss in the adversarial steps that follow (0: off); on small data it
             keeps every training image within reach of the latents.
+        decoding_resolution: resolution at which the components are computed (0: `resolution`); a run that begins with
+            a smaller model keeps that model's, so that the latents go on meaning the same images.
         bfloat16_from: blocks of at least this resolution compute in bfloat16 (0: none).
         snapshot_images: images between two snapshots (state, model and sample sheet).
         seed: of everything random.
@@ -34,6 +37,7 @@ class TrainConfig:
     resolution: int = 64
     channel_base: int = 4096
     channel_max: int = 128
+    widths: tuple[int, ...] = ()
     z_dim: int = 128
     w_dim: int = 128
     mapping_layers: int = 4
@@ -55,6 +59,7 @@ class TrainConfig:
     augment_images: float = 100_000.0
     warm_start_images: int = 0
     decoding_weight: float = 0.0
+    decoding_resolution: int = 0
     bfloat16_from: int = 0
     snapshot_images: int = 20_000
     seed: int = 0

@@ -15,7 +15,7 @@ class DataError(ValueError):
     """Training data that is missing or unsuitable."""
 
 
-def _halve_to(images: np.ndarray, resolution: int) -> np.ndarray:
+def reduce(images: np.ndarray, resolution: int) -> np.ndarray:
     """Returns uint8 `[n, r, r, c]` box-averaged down to `resolution`."""
     factor = images.shape[1] // resolution
     if images.shape[1] != images.shape[2] or factor * resolution != images.shape[1]:
@@ -29,26 +29,27 @@ def _halve_to(images: np.ndarray, resolution: int) -> np.ndarray:
     return np.rint(blocks.mean((2, 4))).astype(np.uint8)
 
 
-def _from_npz(path: pathlib.Path, split: str | None) -> np.ndarray:
+def _from_npz(path: pathlib.Path, split: str | None) -> tuple[np.ndarray, list[str]]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if "images" not in arrays:
                 raise DataError(f"{path} has no array 'images'; it has {', '.join(arrays.files)}")
             images = arrays["images"]
+            chosen = np.ones(len(images), bool)
             if split is not None:
                 if "split" not in arrays:
-                    raise DataError(f"{path} has no array 'split', so --split={split} cannot be followed")
-                images = images[arrays["split"] == split]
+                    raise DataError(f"{path} has no array 'split', so split {split!r} cannot be followed")
+                chosen = arrays["split"] == split
     except (OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is not a readable npz file: {error}") from error
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3):
         raise DataError(f"{path}: images must be uint8 [n, h, w, 1 or 3], got {images.dtype} {list(images.shape)}")
-    return images
+    return images[chosen], [str(i) for i in np.flatnonzero(chosen)]
 
 
-def _from_folder(path: pathlib.Path, resolution: int) -> np.ndarray:
+def _from_folder(path: pathlib.Path, resolution: int) -> tuple[np.ndarray, list[str]]:
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
     images = []
     for file in files:
@@ -57,15 +58,23 @@ def _from_folder(path: pathlib.Path, resolution: int) -> np.ndarray:
         top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
         image = image_io.resize(image[top : top + side, left : left + side], resolution)
         images.append(image_io.to_uint8(image))
-    return np.stack(images) if images else np.zeros((0, resolution, resolution, 3), np.uint8)
+    stacked = np.stack(images) if images else np.zeros((0, resolution, resolution, 3), np.uint8)
+    return stacked, [str(file.relative_to(path)) for file in files]
 
 
 def load_images(path: str | os.PathLike, *, resolution: int, split: str | None = None) -> np.ndarray:
-    """Returns the training images as uint8 `[n, resolution, resolution, channels]`.
+    """Returns the training images as uint8 `[n, resolution, resolution, channels]`; see `load_named_images`."""
+    return load_named_images(path, resolution=resolution, split=split)[0]
+
+
+def load_named_images(
+    path: str | os.PathLike, *, resolution: int, split: str | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Returns images as uint8 `[n, resolution, resolution, channels]`, and their names.
 
     Args:
         path: an npz with `images` (uint8 `[n, h, w, c]`) and perhaps `split`, or a folder of image files, which are
-            cropped to their central square.
+            cropped to their central square. Names are the numbers in the npz, or the files' paths below the folder.
         resolution: to which larger images are reduced.
         split: take only images whose `split` is this (npz).
 
@@ -74,16 +83,17 @@ def load_images(path: str | os.PathLike, *, resolution: int, split: str | None =
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise DataError(f"training data {path} does not exist")
+        raise DataError(f"{path} does not exist; name a folder of images or an npz file")
     if path.is_dir():
         if split is not None:
-            raise DataError(f"--split={split} needs an npz file, {path} is a folder")
-        images = _from_folder(path, resolution)
+            raise DataError(f"split {split!r} needs an npz file, {path} is a folder")
+        images, names = _from_folder(path, resolution)
     else:
-        images = _halve_to(_from_npz(path, split), resolution)
+        images, names = _from_npz(path, split)
+        images = reduce(images, resolution)
     if not len(images):
         raise DataError(f"no images in {path}" + (f" with split {split!r}" if split else ""))
-    return images
+    return images, names
 
 
 def batch_at(images: np.ndarray, step: int, *, batch: int, seed: int, x_flip: bool) -> np.ndarray:

@@ -17,13 +17,14 @@ import optax
 from flax import nnx
 from jax import Array
 
-from stylegan_jax import checkpoint, image_io, latents, stylegan2
+from stylegan_jax import checkpoint, image_io, latents, parameters, stylegan2
 from stylegan_jax.training import augment, data, losses, warm_start
 from stylegan_jax.training.config import TrainConfig
 
 # Other settings (length, weights of losses, rates) may change when a run is resumed.
 FIXED_BY_STATE = (
-    "resolution channel_base channel_max z_dim w_dim mapping_layers conv_clamp batch x_flip warm_start_images seed"
+    "resolution channel_base channel_max widths z_dim w_dim mapping_layers conv_clamp batch x_flip warm_start_images "
+    "decoding_resolution seed"
 ).split()
 
 
@@ -59,9 +60,11 @@ class Networks(NamedTuple):
 
 
 def _network_configs(config: TrainConfig, channels: int):
-    widths = stylegan2.channel_widths(
+    widths = tuple(config.widths) or stylegan2.channel_widths(
         config.resolution, channel_base=config.channel_base, channel_max=config.channel_max
     )
+    if 2 << len(widths) != config.resolution:
+        raise ValueError(f"{len(widths)} widths make images of {2 << len(widths)} px, not {config.resolution}")
     shared = dict(
         widths=widths,
         image_channels=channels,
@@ -78,11 +81,18 @@ def _optimizer(config: TrainConfig) -> optax.GradientTransformation:
     return optax.adam(config.lr, b1=0.0, b2=0.99, eps=1e-8)
 
 
-def create(config: TrainConfig, *, channels: int) -> tuple[Networks, State]:
-    """Returns freshly initialised networks and state for images of `channels` channels."""
+def create(config: TrainConfig, *, channels: int, initial: checkpoint.Model | None = None) -> tuple[Networks, State]:
+    """Returns networks and state for images of `channels` channels.
+
+    They are freshly initialised, but for what they share with the networks of `initial`, a model of lower resolution.
+    """
     generator_config, discriminator_config = _network_configs(config, channels)
     generator = stylegan2.Generator(generator_config, rngs=nnx.Rngs(config.seed))
     discriminator = stylegan2.Discriminator(discriminator_config, rngs=nnx.Rngs(config.seed + 1))
+    if initial is not None:
+        generator = _begin_with(generator, initial.generator)
+        if initial.discriminator is not None:
+            discriminator = _begin_with(discriminator, initial.discriminator)
     g_graph, g_params, g_buffers = nnx.split(generator, nnx.Param, ...)
     d_graph, d_params, d_buffers = nnx.split(discriminator, nnx.Param, ...)
     state = State(
@@ -97,6 +107,20 @@ def create(config: TrainConfig, *, channels: int) -> tuple[Networks, State]:
         path_mean=jnp.zeros((), jnp.float32),
     )
     return Networks(g_graph, g_buffers, d_graph, d_buffers), state
+
+
+def _begin_with(network: nnx.Module, smaller: nnx.Module) -> nnx.Module:
+    """Returns `network` with the arrays of `smaller` wherever name and shape agree; new layers to RGB begin at 0.
+
+    With skip connections the result then first makes the enlarged images of the smaller network.
+    """
+    arrays, given = parameters.to_arrays(network), parameters.to_arrays(smaller)
+    for name, array in arrays.items():
+        if name in given and given[name].shape == array.shape:
+            arrays[name] = given[name]
+        elif "/torgb/" in name and not name.endswith(("affine/weight", "affine/bias")):
+            arrays[name] = jnp.zeros_like(array)
+    return parameters.fill(type(network), network.config, arrays)
 
 
 def _mixed_ws(key: Array, generator: stylegan2.Generator, n: int, probability: float) -> Array:
@@ -237,13 +261,21 @@ def warm_step(
 class Trainer:
     """A run in a folder: `state/` (to resume), `model/` (the averaged generator), `sheets/`, `log.jsonl`."""
 
-    def __init__(self, config: TrainConfig, images: np.ndarray, folder: str | os.PathLike):
+    def __init__(
+        self,
+        config: TrainConfig,
+        images: np.ndarray,
+        folder: str | os.PathLike,
+        *,
+        initial: checkpoint.Model | None = None,
+    ):
         """Prepares the run and resumes it where the folder holds a state.
 
         Args:
             config: settings; a resumed run may change those that are not in `FIXED_BY_STATE`.
             images: uint8 `[n, r, r, c]`, r the resolution of the config.
             folder: of the run.
+            initial: a trained model of lower resolution to begin with; a run that is resumed does not need it.
 
         Raises:
             ValueError: for unsuitable images or settings.
@@ -254,7 +286,7 @@ class Trainer:
         if config.augment not in ("ada", "fixed", "none"):
             raise ValueError(f'augment must be "ada", "fixed" or "none", got {config.augment!r}')
         self.config, self.images, self.folder = config, images, pathlib.Path(folder)
-        self.networks, self.state = create(config, channels=images.shape[3])
+        self.networks, self.state = create(config, channels=images.shape[3], initial=initial)
         self.components = None
         if (self.folder / "state").exists():
             self.state, metadata = checkpoint.load_state(self.folder / "state", self.state)
@@ -272,8 +304,10 @@ class Trainer:
         self._warm_step = jit(lambda k, s, z, x: warm_step(k, self.networks, s, z, x, config=config))
 
     def _check_same_run(self, stored: dict[str, Any]) -> None:
-        current = dataclasses.asdict(self.config)
-        changed = [name for name in FIXED_BY_STATE if stored.get(name) != current[name]]
+        current = json.loads(json.dumps(dataclasses.asdict(self.config)))
+        # States written before a setting existed have its default.
+        stored = json.loads(json.dumps(dataclasses.asdict(TrainConfig()))) | stored
+        changed = [name for name in FIXED_BY_STATE if stored[name] != current[name]]
         if changed:
             raise checkpoint.CheckpointError(
                 f"{self.folder} holds a run with other settings ({', '.join(changed)}); choose another --output"
@@ -289,7 +323,8 @@ class Trainer:
     def _warm_batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         if self.components is None:
             both = np.concatenate([self.images, self.images[:, :, ::-1]]) if self.config.x_flip else self.images
-            self.components = both, warm_start.whitened_components(both, self.config.z_dim)
+            small = data.reduce(both, self.config.decoding_resolution or self.config.resolution)
+            self.components = both, warm_start.whitened_components(small, self.config.z_dim)
         both, components = self.components
         chosen = np.random.default_rng((self.config.seed, 2, step)).integers(0, len(both), self.config.batch)
         return components[chosen], image_io.from_uint8(both[chosen])

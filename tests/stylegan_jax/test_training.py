@@ -11,6 +11,7 @@ import pytest
 
 import stylegan_jax as sg
 from stylegan_jax import checkpoint, image_io
+from stylegan_jax.ops import resample
 from stylegan_jax.training import augment, data, losses, trainer, warm_start
 from stylegan_jax.training.config import TrainConfig
 
@@ -226,3 +227,39 @@ def test_decoding_loss_is_zero_for_a_perfect_decoder():
         for error in (0.0, 0.5)
     ]
     assert loss[0] == 0 and loss[1] == pytest.approx(0.5, rel=1e-5)
+
+
+def test_a_smaller_model_is_a_beginning():
+    """The larger generator first makes the enlarged images of the smaller one; what does not fit begins afresh."""
+    small = dataclasses.replace(CONFIG, channel_base=0, widths=(8, 6))
+    networks, state = trainer.create(small, channels=3)
+    generator, judged = networks.generate(state.generator), networks.discriminate(state.discriminator)
+    # A bias per colour, so that zero weights alone would not do.
+    generator.synthesis.b8.torgb.bias[...] = jnp.asarray([0.1, -0.2, 0.3])
+    large = dataclasses.replace(small, resolution=16, widths=(8, 6, 6))
+    initial = sg.Model(generator, discriminator=judged)
+    networks, state = trainer.create(large, channels=3, initial=initial)
+    z = jax.random.normal(jax.random.key(0), (2, 8))
+    taps = generator.synthesis.resample_filter[...]
+    expected = resample.upsample2d(generator(z, noise="none"), taps)
+    np.testing.assert_allclose(networks.generate(state.generator)(z, noise="none"), expected, atol=1e-5)
+    np.testing.assert_allclose(networks.generate(state.average)(z, noise="none"), expected, atol=1e-5)
+    begun = networks.discriminate(state.discriminator)
+    np.testing.assert_array_equal(begun.b8.conv0.weight[...], judged.b8.conv0.weight[...])
+    assert begun.b16.conv0.weight[...].std() > 0.5
+
+
+def test_states_of_older_versions_resume(tmp_path):
+    """A setting that a stored state does not know has its default; another value is another run."""
+    state = trainer.Trainer(CONFIG, IMAGES, tmp_path).state
+    stored = {k: v for k, v in dataclasses.asdict(CONFIG).items() if k not in ("widths", "decoding_resolution")}
+    checkpoint.save_state(tmp_path / "state", state, metadata={"config": stored})
+    trainer.Trainer(CONFIG, IMAGES, tmp_path)
+    with pytest.raises(checkpoint.CheckpointError, match="decoding_resolution"):
+        trainer.Trainer(dataclasses.replace(CONFIG, decoding_resolution=4), IMAGES, tmp_path)
+
+
+def test_widths_must_fit_the_resolution():
+    """One for every doubling."""
+    with pytest.raises(ValueError, match="3 widths make images of 16 px, not 8"):
+        trainer.create(dataclasses.replace(CONFIG, widths=(4, 4, 4)), channels=3)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of the judging network.
+
+Two tasks on clean portraits: recognise the same portrait among the others of the batch after shift, zoom, mirroring and
+change of light (Chen et al. 2020, SimCLR), and name at every position what was done to a damaged region: nothing, blur,
+noise, another portrait's pixels, or one flat colour.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array
+
+from stylegan_jax import checkpoint, image_io
+from stylegan_jax.features.judge import Judge, JudgeConfig
+from stylegan_jax.training import data
+
+DAMAGES = ("blur", "noise", "swap", "flat")
+
+
+@dataclasses.dataclass
+class JudgeTrainConfig:
+    """Settings of the training.
+
+    Attributes:
+        resolution, widths, embedding: of the network.
+        images: length of the run; batch: images per step, each told apart from the others.
+        lr: largest learning rate of Adam, under a cosine to 0.
+        temperature: of the recognition loss.
+        snapshot_images: images between two snapshots.
+        seed: of everything random.
+    """
+
+    resolution: int = 64
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    embedding: int = 64
+    images: int = 60_000
+    batch: int = 32
+    lr: float = 0.01
+    temperature: float = 0.2
+    snapshot_images: int = 1_920
+    seed: int = 20_261
+
+
+class State(NamedTuple):
+    """Everything that changes in training."""
+
+    parameters: Any
+    optimizer: Any
+    images: Array
+
+
+def _harmless(key: Array, image: Array) -> Array:
+    """Returns `image` `[h, w, 3]` mirrored, shifted, zoomed and lit differently, at random."""
+    flip, zoom, shift, light, contrast, colour = jax.random.split(key, 6)
+    image = jnp.where(jax.random.bernoulli(flip), image[:, ::-1], image)
+    size = image.shape[0]
+    scale = jnp.exp(jax.random.uniform(zoom, (), minval=-0.12, maxval=0.12))
+    # Zoom about the centre, then shift by up to a tenth.
+    move = size / 2 * (1 - scale) + jax.random.uniform(shift, (2,), minval=-0.1, maxval=0.1) * size
+    image = jax.image.scale_and_translate(
+        image, image.shape, (0, 1), jnp.stack([scale, scale]), move, "linear", antialias=False
+    )
+    mean = image.mean()
+    image = mean + (image - mean) * jnp.exp(jax.random.uniform(contrast, (), minval=-0.3, maxval=0.3))
+    tint = 0.1 * jax.random.normal(colour, (3,))
+    return image + 0.3 * jax.random.uniform(light, (), minval=-1.0) + tint[None, None, :]
+
+
+def _blurred(image: Array, passes: int) -> Array:
+    for _ in range(passes):
+        padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+        image = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
+    return image
+
+
+def _damaged(key: Array, image: Array, other: Array) -> tuple[Array, Array]:
+    """Returns `image` with one region damaged, and the kind of damage `[h, w]` (0 = clean)."""
+    where, kind_key, strength, noise = jax.random.split(key, 4)
+    size = image.shape[0]
+    corner, extent = jax.random.uniform(where, (2, 2), minval=jnp.asarray([[-0.1], [0.2]]), maxval=0.8)
+    at = (jnp.arange(size) + 0.5) / size
+    rows = (at > corner[0]) & (at < corner[0] + extent[0])
+    columns = (at > corner[1]) & (at < corner[1] + extent[1])
+    region = rows[:, None] & columns[None, :]
+    level = jax.random.uniform(strength)
+    slight, strong = _blurred(image, 3), _blurred(image, 12)
+    filled = jnp.broadcast_to((image * region[..., None]).mean((0, 1)), image.shape)
+    choices = jnp.stack(
+        [
+            slight + level * (strong - slight),
+            image + (0.05 + 0.3 * level) * jax.random.normal(noise, image.shape),
+            other,
+            filled,
+        ]
+    )
+    kind = jax.random.randint(kind_key, (), 0, len(DAMAGES))
+    return jnp.where(region[..., None], choices[kind], image), jnp.where(region, kind + 1, 0)
+
+
+def loss(key: Array, judge: Judge, images: Array, *, temperature: float) -> tuple[Array, dict[str, Array]]:
+    """Returns the loss of both tasks, and statistics.
+
+    Args:
+        key: of the changes and damages.
+        judge: the network.
+        images: `[n, h, w, 3]` in [-1, 1], different portraits.
+        temperature: of the recognition loss.
+    """
+    n = images.shape[0]
+    views = [jax.vmap(_harmless)(jax.random.split(k, n), images) for k in jax.random.split(key)]
+    broken, kinds = jax.vmap(_damaged)(jax.random.split(jax.random.fold_in(key, 2), n), views[0], views[1][::-1])
+    seen = judge(jnp.concatenate([*views, broken]))
+    a, b = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in jnp.split(seen.embedding[: 2 * n], 2))
+    logits = a @ b.T / temperature
+    log_matches = (jnp.diagonal(jax.nn.log_softmax(logits, 1)), jnp.diagonal(jax.nn.log_softmax(logits, 0)))
+    recognition = -jnp.stack(log_matches).mean()
+    found, cells = seen.damage[2 * n :], seen.damage.shape[1]
+    step = images.shape[1] // cells
+    share = jax.nn.one_hot(kinds, len(DAMAGES) + 1).reshape(n, cells, step, cells, step, -1).mean((2, 4))
+    location = -(share * jax.nn.log_softmax(found)).sum(-1).mean()
+    statistics = {
+        "recognition": recognition,
+        "location": location,
+        "recognised": (logits.argmax(1) == jnp.arange(n)).mean(),
+        "located": (found.argmax(-1) == share.argmax(-1)).mean(),
+    }
+    return recognition + location, statistics
+
+
+class JudgeTrainer:
+    """A run in a folder: `state/` (to resume), `model/` (the network), `log.jsonl`."""
+
+    def __init__(self, config: JudgeTrainConfig, images: np.ndarray, folder: str | os.PathLike):
+        """Prepares the run, and resumes it where the folder holds a state; `images` uint8 `[n, r, r, 3]`."""
+        if images.shape[1:] != (config.resolution, config.resolution, 3):
+            raise ValueError(f"images are {list(images.shape[1:])}, expected [{config.resolution}] * 2 + [3]")
+        if len(images) < config.batch:
+            raise ValueError(f"{len(images)} images are fewer than one batch of {config.batch}")
+        self.config, self.images, self.folder = config, images, pathlib.Path(folder)
+        network_config = JudgeConfig(
+            resolution=config.resolution,
+            widths=tuple(config.widths),
+            embedding=config.embedding,
+            damages=DAMAGES,
+        )
+        self.graph, parameters = nnx.split(Judge(network_config, rngs=nnx.Rngs(config.seed)))
+        self.optimizer = optax.adam(optax.cosine_decay_schedule(config.lr, -(-config.images // config.batch)), b2=0.99)
+        self.state = State(parameters, self.optimizer.init(parameters), jnp.zeros((), jnp.int32))
+        if (self.folder / "state").exists():
+            self.state, _ = checkpoint.load_state(self.folder / "state", self.state)
+        self._step = jax.jit(self._advance, donate_argnums=(1,))
+        self._evaluate = jax.jit(
+            lambda key, parameters, images: loss(
+                key, nnx.merge(self.graph, parameters), images, temperature=config.temperature
+            )[1]
+        )
+
+    def _advance(self, key: Array, state: State, images: Array) -> tuple[State, dict[str, Array]]:
+        def objective(parameters: Any) -> tuple[Array, dict[str, Array]]:
+            return loss(key, nnx.merge(self.graph, parameters), images, temperature=self.config.temperature)
+
+        gradient, statistics = jax.grad(objective, has_aux=True)(state.parameters)
+        updates, optimizer = self.optimizer.update(gradient, state.optimizer)
+        parameters = optax.apply_updates(state.parameters, updates)
+        return State(parameters, optimizer, state.images + images.shape[0]), statistics
+
+    def judge(self) -> Judge:
+        """Returns the network as it is now."""
+        return nnx.merge(self.graph, self.state.parameters)
+
+    def measure(self, images: np.ndarray) -> dict[str, float]:
+        """Returns both tasks' statistics on other uint8 images `[n, r, r, 3]`, one batch of all of them."""
+        found = self._evaluate(jax.random.key(0), self.state.parameters, image_io.from_uint8(images))
+        return {name: float(value) for name, value in found.items()}
+
+    def snapshot(self, *, provenance: dict[str, Any]) -> None:
+        """Writes state and network."""
+        metadata = {"config": dataclasses.asdict(self.config)}
+        checkpoint.save_state(self.folder / "state", self.state, metadata=metadata)
+        provenance = provenance | metadata | {"images": int(self.state.images)}
+        checkpoint.save_network(self.folder / "model", self.judge(), provenance=provenance, overwrite=True)
+
+    def run(self, *, provenance: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
+        """Trains to the end, with snapshots at intervals; `report` is called with every line of the log."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config, pending, began = self.config, [], time.perf_counter()
+        key = jax.random.key(config.seed)
+        draw = functools.partial(data.batch_at, self.images, batch=config.batch, seed=config.seed, x_flip=False)
+        saved = int(self.state.images)
+        while (seen := int(self.state.images)) < config.images:
+            step = seen // config.batch
+            self.state, statistics = self._step(jax.random.fold_in(key, step), self.state, draw(step))
+            pending.append(statistics)
+            if seen - saved >= config.snapshot_images or seen + config.batch >= config.images:
+                means = {n: round(float(np.mean([np.asarray(s[n]) for s in pending])), 4) for n in pending[0]}
+                speed = len(pending) * config.batch / (time.perf_counter() - began)
+                line = {"images": int(self.state.images), "images_per_second": round(speed, 1), **means}
+                with open(self.folder / "log.jsonl", "a", encoding="utf-8") as log:
+                    log.write(json.dumps(line) + "\n")
+                report(line)
+                self.snapshot(provenance=provenance)
+                saved, pending, began = seen, [], time.perf_counter()
