@@ -38,12 +38,7 @@ def recover(model: sg.Model, truths: np.ndarray, *, space: str, prior: float) ->
     began = time.perf_counter()
     result = inpaint.solve(model, problem, method, starts=_STARTS.value, key=jax.random.key(1))
     seconds = time.perf_counter() - began
-    hole = np.array(
-        [
-            [output.psnr(raw, truth, 1 - known) for raw in starts]
-            for starts, truth in zip(result.raw, truths, strict=True)
-        ]
-    )
+    hole = np.array([output.psnr(starts, truth, 1 - known) for starts, truth in zip(result.raw, truths, strict=True)])
     selected = hole[np.arange(len(truths)), np.argmin(result.scores, axis=1)]
     return {
         "space": space,

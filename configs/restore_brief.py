@@ -2,14 +2,16 @@
 """The course brief's method: plain gradient descent in W from random starts, masked squared error, no prior.
 
 python -m inpaint restore --config configs/restore_brief.py --output out/brief
+
+The same as `--method brief`.
 """
 
-from inpaint.config import RestoreConfig, SearchConfig
+from inpaint.config import RestoreConfig, SearchConfig, named
 
 
 def get_config(variant: str = "") -> RestoreConfig:
     """Returns the settings; the variant "smoke" is a few seconds' worth."""
-    search = SearchConfig(space="w", steps=300, mahalanobis=0.0, init="random")
+    config = named("brief")
     if variant == "smoke":
-        search = SearchConfig(space="w", steps=4, mahalanobis=0.0, init="random", starts=2, keep=1)
-    return RestoreConfig(search=search, composite="hard")
+        config.search = SearchConfig(space="w", steps=4, mahalanobis=0.0, init="random", starts=2, keep=1)
+    return config

@@ -12,15 +12,15 @@ def get_config(variant: str = "") -> TrainConfig:
     """Returns the settings; the variant "smoke" is a few steps of a tiny network."""
     if variant == "smoke":
         return TrainConfig(
-            resolution=16,
-            widths=(16, 8, 8),
+            resolution=8,
+            widths=(16, 8),
             z_dim=8,
             w_dim=8,
             batch=4,
             images=8,
             warm_start_images=4,
             decoding_weight=1.0,
-            decoding_resolution=8,
+            decoding_resolution=4,
         )
     return TrainConfig(
         resolution=64,

@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image restoration in the latent space of a generator: problems, objectives, searches, selection, compositing."""
 
-from inpaint import losses, methods, operators
+from inpaint import baselines, losses, masks, methods, metrics, operators
 from inpaint.blend import feathered, hard
+from inpaint.framing import paste
 from inpaint.objective import Term, term
+from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.problem import Problem, read
 from inpaint.search.initialise import Mean, Prescreened, RandomMapping
-from inpaint.search.method import Method, Phase
+from inpaint.search.method import Fill, Method, Phase
 from inpaint.search.schedule import adam, warmup_cosine
 from inpaint.search.selection import Selection, select
-from inpaint.search.solve import Progress, Result, solve
+from inpaint.search.solve import Progress, Result, Watched, solve
 
 __all__ = [
+    "Fill",
     "Mean",
     "Method",
     "Phase",
+    "Photograph",
+    "Prepared",
     "Prescreened",
     "Problem",
     "Progress",
@@ -22,13 +27,20 @@ __all__ = [
     "Result",
     "Selection",
     "Term",
+    "Watched",
     "adam",
+    "baselines",
     "feathered",
     "hard",
     "losses",
+    "masks",
     "methods",
+    "metrics",
     "operators",
+    "paste",
+    "prepare",
     "read",
+    "read_photograph",
     "select",
     "solve",
     "term",

@@ -3,7 +3,11 @@
 
 from stylegan_jax import command_line
 
-COMMANDS = {"restore": ("inpaint.commands.restore_command", "restore the hole of an image in several ways")}
+COMMANDS = {
+    "restore": ("inpaint.commands.restore_command", "restore the holes of images in several ways"),
+    "evaluate": ("inpaint.commands.evaluate_command", "measure methods on images whose truth is known"),
+    "mask": ("inpaint.commands.mask_command", "draw masks into files"),
+}
 
 
 def run() -> None:

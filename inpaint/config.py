@@ -2,10 +2,16 @@
 """The settings of a restoration, as typed dataclasses."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from inpaint import methods
+import numpy as np
+
+from inpaint import baselines, blend, methods
 from inpaint.search.initialise import Initialisation, Mean, Prescreened, RandomMapping
-from inpaint.search.method import Method
+from inpaint.search.method import Fill, Method
+
+COMPOSITES = ("feathered", "hard")
 
 
 @dataclasses.dataclass
@@ -42,11 +48,19 @@ class SearchConfig:
 
 @dataclasses.dataclass
 class RestoreConfig:
-    """Settings of a restoration: the search, and the composite ("feathered" or "hard", with the feather's pixels)."""
+    """Settings of a restoration: the method, its search, and the composite.
 
+    Attributes:
+        method: one of `METHODS`; `search` holds the settings of those that search.
+        composite: "feathered" or "hard"; feather: pixels of the former.
+        ridge_noise: see `inpaint.baselines.ridge`.
+    """
+
+    method: str = "latent_search"
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     composite: str = "feathered"
     feather: float = 1.5
+    ridge_noise: float = 0.03
 
 
 def _initialisation(search: SearchConfig) -> Initialisation:
@@ -60,10 +74,8 @@ def _initialisation(search: SearchConfig) -> Initialisation:
     return known[search.init]()
 
 
-def build_method(search: SearchConfig) -> Method:
-    """Returns the method that the settings describe; raises ValueError where they make no sense."""
-    if not 1 <= search.keep <= search.starts:
-        raise ValueError(f"keep must be 1 to starts ({search.starts}), got {search.keep}")
+def _latent_search(config: RestoreConfig, images: np.ndarray | None) -> Method:
+    search = config.search
     return methods.latent_search(
         space=search.space,
         steps=search.steps,
@@ -76,3 +88,99 @@ def build_method(search: SearchConfig) -> Method:
         noise=search.noise,
         initialisation=_initialisation(search),
     )
+
+
+def _fitted(name: str, images: np.ndarray | None) -> np.ndarray:
+    if images is None:
+        raise ValueError(f"the method {name} is fitted on training images; name them by --fit_data")
+    return images
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedMethod:
+    """What a method's name stands for: how it is built, what it does in one line, and its default settings."""
+
+    build: Callable[[RestoreConfig, np.ndarray | None], Method | Fill]
+    summary: str
+    defaults: Callable[[], RestoreConfig] = RestoreConfig
+    needs_images: bool = False
+
+
+METHODS = {
+    "latent_search": NamedMethod(_latent_search, "multi-start search in W, then in W+, with a prior (the default)"),
+    "brief": NamedMethod(
+        lambda config, images: methods.brief(
+            steps=config.search.steps, lr=config.search.lr, initialisation=_initialisation(config.search)
+        ),
+        "gradient descent in W from random starts, no prior: the course brief",
+        lambda: RestoreConfig(
+            method="brief",
+            search=SearchConfig(space="w", steps=300, mahalanobis=0.0, init="random"),
+            composite="hard",
+        ),
+    ),
+    "mean_face": NamedMethod(
+        lambda config, images: baselines.mean_face(_fitted("mean_face", images)),
+        "baseline: the mean of training images",
+        lambda: RestoreConfig(method="mean_face"),
+        needs_images=True,
+    ),
+    "biharmonic": NamedMethod(
+        lambda config, images: baselines.biharmonic(),
+        "baseline: the smoothest continuation of the known pixels",
+        lambda: RestoreConfig(method="biharmonic"),
+    ),
+    "ridge": NamedMethod(
+        lambda config, images: baselines.ridge(_fitted("ridge", images), noise=config.ridge_noise),
+        "baseline: linear regression from known to hole pixels, fitted on training images",
+        lambda: RestoreConfig(method="ridge"),
+        needs_images=True,
+    ),
+}
+
+
+def named(name: str) -> RestoreConfig:
+    """Returns the default settings of a method; raises ValueError for an unknown name."""
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; known: {', '.join(METHODS)}")
+    return METHODS[name].defaults()
+
+
+def build_method(config: RestoreConfig, *, images: np.ndarray | None = None) -> Method | Fill:
+    """Returns the method that the settings describe.
+
+    Args:
+        config: the settings.
+        images: training images `[n, h, w, c]` in [-1, 1] at the generator's size, for methods that are fitted on them.
+
+    Raises:
+        ValueError: where the settings make no sense.
+    """
+    search = config.search
+    if config.method not in METHODS:
+        raise ValueError(f"unknown method {config.method!r}; known: {', '.join(METHODS)}")
+    if not 1 <= search.keep <= search.starts:
+        raise ValueError(f"keep must be 1 to starts ({search.starts}), got {search.keep}")
+    if config.composite not in COMPOSITES:
+        raise ValueError(f"unknown composite {config.composite!r}; known: {', '.join(COMPOSITES)}")
+    return METHODS[config.method].build(config, images)
+
+
+def composite(config: RestoreConfig, raw: np.ndarray, image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns the composites `[..., h, w, c]` of renders `raw` with `image` `[h, w, c]` and `known` `[h, w]`."""
+    if config.composite == "hard":
+        return np.asarray(blend.hard(raw, image, known))
+    return np.asarray(blend.feathered(raw, image, known, sigma=config.feather))
+
+
+def apply_overrides(config: RestoreConfig, values: Mapping[str, Any]) -> RestoreConfig:
+    """Returns `config` with settings replaced, given by dotted name ("search.lr"); raises ValueError for others."""
+    for path, value in values.items():
+        *parents, name = path.split(".")
+        target = config
+        for parent in parents:
+            target = getattr(target, parent, None)
+        if not dataclasses.is_dataclass(target) or not hasattr(target, name):
+            raise ValueError(f"unknown setting {path!r}")
+        setattr(target, name, value)
+    return config

@@ -5,45 +5,58 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 import stylegan_jax as sg
+from inpaint import metrics
 from inpaint.contact_sheet import contact_sheet
+from inpaint.photograph import Prepared
 from inpaint.search.selection import Selection
 from inpaint.search.solve import Result
 from stylegan_jax import checkpoint, image_io
 
-SCORES = "scores.json"
+SCORES, CONFIG, SUMMARY = "scores.json", "config.json", "summary.json"
 
 
-def psnr(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> float:
-    """Returns the PSNR in dB (range 2) of clipped `a` against `b` `[h, w, c]`, weighted by `weight` `[h, w]`."""
-    error = np.square(np.clip(a, -1, 1).astype(np.float64) - b) * weight[..., None]
-    mean = error.sum() / (weight.sum() * a.shape[-1])
-    return float(10 * np.log10(4 / max(mean, 1e-10)))
+_psnr = jax.jit(jax.vmap(metrics.psnr, in_axes=(0, None, None)))
 
 
-def check_folder(folder: str | os.PathLike, *, overwrite: bool) -> pathlib.Path:
-    """Returns the output folder after checking that writing it will lose nothing.
+def psnr(images: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Returns `inpaint.metrics.psnr` of every image, `[n]`, for `images` `[n, h, w, c]`, `truth` `[h, w, c]` and
+    `weight` `[h, w]`."""
+    return np.asarray(_psnr(jnp.asarray(images), jnp.asarray(truth), jnp.asarray(weight)))
+
+
+def file_name(text: str) -> str:
+    """Returns `text` as a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)
+
+
+def check_folder(folder: str | os.PathLike, *, held: tuple[str, ...] = (SCORES,)) -> pathlib.Path:
+    """Returns the output folder after checking that it can be written, and holds nothing foreign.
+
+    Args:
+        folder: new, empty, or holding one of the files `held`, which tell that it came from an earlier run.
+        held: names of files.
 
     Raises:
-        ValueError: where it exists without `overwrite`, or holds something other than a restoration.
+        ValueError: where it is a file, holds something else, or cannot be written.
     """
     folder = pathlib.Path(folder)
-    if folder.exists():
-        if not folder.is_dir():
-            raise ValueError(f"--output {folder} is a file; name a folder")
-        if any(folder.iterdir()):
-            if not (folder / SCORES).is_file():
-                raise ValueError(f"--output {folder} holds other files; name an empty or a new folder")
-            if not overwrite:
-                raise ValueError(f"--output {folder} holds a restoration already; name another or pass --overwrite")
     try:
+        if folder.exists():
+            if not folder.is_dir():
+                raise ValueError(f"--output {folder} is a file; name a folder")
+            if any(folder.iterdir()) and not any((folder / name).is_file() for name in held):
+                raise ValueError(f"--output {folder} holds other files; name an empty or a new folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
         probe = folder.parent / f".{folder.name}.probe-{secrets.token_hex(4)}"
         probe.mkdir()
@@ -53,20 +66,69 @@ def check_folder(folder: str | os.PathLike, *, overwrite: bool) -> pathlib.Path:
     return folder
 
 
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Returns a nested dictionary as {dotted name: value}."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{name}.{key}" if name else key).items()}
+
+
+def request(settings: dict[str, Any], content_hash: str | None) -> dict[str, Any]:
+    """Returns what decides a result: of `settings` the config, inputs, options and method, and the generator's hash."""
+    chosen = {name: settings.get(name) for name in ("config", "inputs", "options", "method")}
+    return json.loads(json.dumps(chosen | {"generator": content_hash}))
+
+
+def finished(folder: pathlib.Path, settings: dict[str, Any], content_hash: str | None) -> bool:
+    """Returns whether a folder holds the restoration that `settings` and a generator's hash describe.
+
+    Raises:
+        ValueError: where it holds another restoration.
+    """
+    if not (folder / SCORES).is_file():
+        return False
+    try:
+        facts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        before = request(facts, facts["generator"]["content_hash"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        before = {}
+    before, now = _flat(before), _flat(request(settings, content_hash))
+    other = sorted(name for name in before | now if before.get(name) != now.get(name))
+    if other:
+        differs = ", ".join(other[:4]) + (", .." if len(other) > 4 else "")
+        raise ValueError(
+            f"--output {folder} holds another restoration ({differs} differ); name another folder or pass --overwrite"
+        )
+    return True
+
+
 def write_folder(folder: pathlib.Path, fill: Callable[[pathlib.Path], None]) -> None:
-    """Calls `fill(partial)` and moves the finished folder to its place, whole or not at all."""
+    """Calls `fill(partial)` and moves the finished folder to its place, whole or not at all.
+
+    Raises:
+        ValueError: where it cannot be written.
+    """
     partial = folder.with_name(f".{folder.name}.partial-{secrets.token_hex(4)}")
     try:
         partial.mkdir()
         fill(partial)
         checkpoint.replace_directory(partial, folder)
+    except OSError as error:
+        raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def write_summary(folder: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    """Writes what became of every image of a folder so far, whole or not at all."""
+    counts = {state: sum(row["status"] == state for row in rows) for state in ("done", "skipped", "failed")}
+    text = json.dumps(counts | {"images": rows}, indent=1) + "\n"
+    image_io.write_atomically(folder / SUMMARY, lambda partial: pathlib.Path(partial).write_text(text, "utf-8"))
+
+
 def score_table(result: Result, selection: Selection, image: np.ndarray, *, seed: int) -> list[dict[str, Any]]:
     """Returns a row for every start, best first: terms, total, rank, PSNR of the raw render on `image` `[h, w, c]`."""
-    known = np.asarray(result.problem.operator.known)
+    fits = psnr(result.raw, image, np.asarray(result.problem.operator.known))
     rows = []
     for rank, start in enumerate(np.argsort(result.scores, kind="stable"), 1):
         rows.append(
@@ -78,24 +140,31 @@ def score_table(result: Result, selection: Selection, image: np.ndarray, *, seed
                 "candidate": int(result.candidates[start]),
                 "total": float(result.scores[start]),
                 "terms": {name: float(share[start]) for name, share in result.terms.items()},
-                "known_psnr": psnr(result.raw[start], image, known),
+                "known_psnr": float(fits[start]),
                 "frozen": bool(result.frozen[start]),
             }
         )
     return rows
 
 
+def _write_latents(path: pathlib.Path, result: Result, selection: Selection, facts: dict[str, Any]) -> None:
+    """Writes what it takes to render the selection again."""
+    labels = {} if result.labels is None else {"c": result.labels[selection.starts]}
+    np.savez(path, w=selection.ws, starts=selection.starts, scores=selection.scores, **facts, **labels)
+
+
 def write_restoration(
     folder: pathlib.Path,
     *,
     model: sg.Model,
-    image: np.ndarray,
-    known: np.ndarray,
+    prepared: Prepared,
     truth: np.ndarray | None,
     result: Result,
     selection: Selection,
     raw: np.ndarray,
     restored: np.ndarray,
+    photos: Sequence[np.ndarray],
+    film: Callable[[pathlib.Path], None] | None,
     settings: dict[str, Any],
 ) -> None:
     """Writes the folder of one restored image.
@@ -103,36 +172,39 @@ def write_restoration(
     Args:
         folder: destination.
         model: the generator used.
-        image: input at the generator's size `[h, w, c]`; known: `[h, w]`.
-        truth: the whole image where somebody knows it.
-        result, selection: of the search.
+        prepared: what was restored.
+        truth: the whole image `[h, w, c]` where somebody knows it.
+        result, selection: of the search; without latents in the selection none are written.
         raw, restored: renders and composites of the selection `[keep, h, w, c]`.
+        photos: the results in the whole photograph `[height, width, 3]` uint8, or none.
+        film: writes an animation into the folder that it is called with.
         settings: the resolved config and how it was called, JSON-like.
+
+    Raises:
+        ValueError: where the folder cannot be written.
     """
-    rows = score_table(result, selection, image, seed=settings["config"]["search"]["seed"])
+    image, known = prepared.image, prepared.known
+    search = settings["config"]["search"]
+    rows = score_table(result, selection, image, seed=search["seed"])
 
     def fill(partial: pathlib.Path) -> None:
-        scores = selection.scores
-        titles = [f"restored {i} (score {score:.4f})" for i, score in enumerate(scores, 1)]
+        titles = [f"restored {i} (score {score:.4f})" for i, score in enumerate(selection.scores, 1)]
         sheet = contact_sheet(image, known, restored, np.clip(raw, -1, 1), truth=truth, titles=titles)
         image_io.write_image(partial / "contact_sheet.png", sheet)
-        image_io.write_image(partial / "input.png", image * (known > 0)[..., None])
+        visible = image * (known > 0)[..., None]
+        image_io.write_image(partial / "input.png", visible)
         image_io.write_image(partial / "mask.png", 1 - 2 * known)
         for i, (picture, render) in enumerate(zip(restored, raw, strict=True), 1):
-            image_io.write_image(partial / f"restored_{i}.png", picture)
+            image_io.write_image(partial / f"restored_{i}.png", prepared.frame.shown(picture))
             image_io.write_image(partial / f"raw_{i}.png", render)
-        labels = {} if result.labels is None else {"c": result.labels[selection.starts]}
-        np.savez(
-            partial / "latents.npz",
-            w=selection.ws,
-            noise_mode=settings["config"]["search"]["noise"],
-            generator_hash=model.content_hash or "",
-            starts=selection.starts,
-            scores=scores,
-            known=known,
-            image=image_io.to_uint8(image * (known > 0)[..., None]),
-            **labels,
-        )
+        for i, photo in enumerate(photos, 1):
+            image_io.write_image(partial / f"photo_{i}.png", photo, profile=prepared.photograph.profile)
+        if selection.ws is not None:
+            made_with = {"noise_mode": search["noise"], "generator_hash": model.content_hash or ""}
+            shown = {"known": known, "image": image_io.to_uint8(visible)}
+            _write_latents(partial / "latents.npz", result, selection, made_with | shown)
+        if film:
+            film(partial)
         (partial / SCORES).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         facts = settings | {
             "generator": {
@@ -143,6 +215,6 @@ def write_restoration(
             "chunk": result.chunk,
             "versions": checkpoint.library_versions(),
         }
-        (partial / "config.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        (partial / CONFIG).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
     write_folder(folder, fill)

@@ -2,6 +2,7 @@
 """What is asked: a measurement, and the operator that made it."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import jax
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from inpaint.operators import Mask, Operator
-from stylegan_jax import image_io
+from inpaint import photograph
+from inpaint.operators import Operator
 
 
 @jax.tree_util.register_dataclass
@@ -55,37 +56,34 @@ class Problem:
         return self.measurement.ndim == 4
 
 
-def read(image: str, *, mask: str, size: int, polarity: str = "white_hole") -> tuple[np.ndarray, np.ndarray]:
+def read(
+    image: str | os.PathLike,
+    *,
+    mask: str | os.PathLike | None = None,
+    size: int,
+    polarity: str = "white_hole",
+    threshold: int | None = None,
+    landmarks: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns an image file and its mask at the generator's size.
 
+    `inpaint.read_photograph` and `inpaint.prepare` do the same and keep what it takes to go back to the photograph.
+
     Args:
-        image: file; transparent pixels become hole.
-        mask: file of the same size as the image; grey is a soft edge.
-        size: height and width wanted; the image must be square.
+        image: file; transparent pixels become hole. What is not square is scaled to fit, and the padding is hole.
+        mask: file of the same shape as the image; grey is a soft edge. None where transparency is the mask.
+        size: height and width wanted.
         polarity: "white_hole" or "black_hole".
+        threshold: mask levels of at least this are white, all others black; None keeps grey.
+        landmarks: `[3, 2]`, eyes and mouth as (x, y) pixels: cuts out the face as the generator expects it.
 
     Returns:
         image `[size, size, 3]` in [-1, 1], and known `[size, size]` in [0, 1].
 
     Raises:
-        stylegan_jax.image_io.ImageError: for unreadable files, other sizes, or a mask without hole or known pixels.
+        stylegan_jax.image_io.ImageError: for unreadable files, other shapes, or a mask without hole or known pixels.
+        ValueError: where landmarks are no face's, or nothing is left of the hole at this size.
     """
-    pixels, opaque = image_io.read_image(image)
-    known = image_io.read_mask(mask, polarity=polarity)
-    if known.shape != pixels.shape[:2]:
-        raise image_io.ImageError(
-            f"mask {mask} is {known.shape[1]}x{known.shape[0]} but image {image} is "
-            f"{pixels.shape[1]}x{pixels.shape[0]}; they must have the same size"
-        )
-    known = known * opaque
-    if pixels.shape[0] != pixels.shape[1]:
-        raise image_io.ImageError(f"image {image} is {pixels.shape[1]}x{pixels.shape[0]}; it must be square")
-    if pixels.shape[0] != size:
-        # A shrunk pixel is known only as far as all that went into it was.
-        pixels = image_io.resize(pixels, size)
-        known = image_io.resize_mask(known, size)
-    try:
-        Mask.checked(known)
-    except ValueError as error:
-        raise image_io.ImageError(f"mask {mask}: {error}") from error
-    return pixels, known
+    found = photograph.read_photograph(image, mask=mask, polarity=polarity, threshold=threshold)
+    prepared = photograph.prepare(found, size, landmarks=landmarks)
+    return prepared.image, prepared.known

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A portrait that needs no download: Eileen Collins (NASA, public domain), from scikit-image."""
 
+import jax
 import numpy as np
 import skimage.data
 
+from inpaint import masks
 from stylegan_jax import image_io
 
 # Left-of-picture eye, right-of-picture eye, mouth: (x, y) in the 512x512 picture.
@@ -18,7 +20,4 @@ def portrait(size: int) -> np.ndarray:
 
 def centre_hole(size: int) -> np.ndarray:
     """Returns `known` `[size, size]` with the central quarter of the area (25 %) as hole."""
-    known = np.ones((size, size), np.float32)
-    quarter = size // 4
-    known[quarter : size - quarter, quarter : size - quarter] = 0
-    return known
+    return masks.centre(jax.random.key(0), size)

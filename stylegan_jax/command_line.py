@@ -5,13 +5,26 @@ import importlib
 import logging
 import os
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import TypeVar
 
 from absl import app, flags
 
+_HELP = {"--help", "-h", "-help", "--helpshort"}
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error, and the libraries' own log.")
+
+
+def _print_help(program: str, command: ModuleType) -> None:
+    """Prints what a command does and its flags, which absl would do for the main module only."""
+    print(f"{program} [flags]\n\n{command.__doc__}")
+    for module in (command.__name__, __name__):
+        for flag in sorted(flags.FLAGS.flags_by_module_dict().get(module, ()), key=lambda flag: flag.name):
+            default = "" if flag.default in (None, False) else f" (default: {flag.default_as_str})"
+            text = f"{flag.help}{default}"
+            print(textwrap.fill(text, 100, initial_indent=f"  --{flag.name}: ", subsequent_indent="      "))
 
 
 def _parse(program: str, module: str, argv: Sequence[str]) -> tuple[Callable[[list[str]], int], list[str]]:
@@ -19,8 +32,11 @@ def _parse(program: str, module: str, argv: Sequence[str]) -> tuple[Callable[[li
     app.define_help_flags()
     try:
         # Importing the module parses `--config.x` already, and a config file runs while flags are parsed.
-        main = importlib.import_module(module).main
-        return main, flags.FLAGS(argv)[1:]
+        command = importlib.import_module(module)
+        if _HELP & set(argv[1:]):
+            _print_help(program, command)
+            sys.exit(0)
+        return command.main, flags.FLAGS(argv)[1:]
     except (flags.Error, ValueError, TypeError, AttributeError, KeyError, OSError, ImportError, SyntaxError) as error:
         if "--debug" in argv:
             raise

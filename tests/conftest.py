@@ -2,8 +2,12 @@
 """Strictness for all tests, and where the fixtures are."""
 
 import importlib.metadata
+import importlib.util
+import json
 import os
 import pathlib
+import subprocess
+import sys
 
 # Tests compile much and compute little; must be set before JAX starts.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
@@ -57,3 +61,62 @@ def shared_compilations(compilations):
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+# Imports the libraries once and forks for every command line, since importing JAX costs seconds. No backend is started
+# before the fork, and the command's module comes after it, since ml_collections reads sys.argv when it is imported.
+_DRIVER = """
+import importlib, json, os, sys, tempfile
+package, cases = json.load(sys.stdin)
+main = importlib.import_module(package + ".__main__")
+import inpaint.output, ml_collections, stylegan_jax.rendering
+results = []
+for case in cases:
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        child = os.fork()
+        if not child:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            sys.argv = [package, *case]
+            try:
+                main.run()
+            except SystemExit as stop:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(stop.code or 0)
+            os._exit(99)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        results.append([code, out.read(), err.read()])
+json.dump(results, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="session")
+def run_commands(compilations):
+    """Returns a function `(package, command lines, folder) -> [(exit code, stdout, stderr), ...]`.
+
+    Every command line of `python -m package` is run for real in `folder`, in a process of its own.
+    """
+    place = str(pathlib.Path(importlib.util.find_spec("stylegan_jax").origin).parents[1])
+    environment = os.environ | {
+        "PYTHONWARNINGS": "ignore",
+        "PYTHONPATH": place,
+        "JAX_COMPILATION_CACHE_DIR": str(compilations),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def run(package, cases, folder):
+        done = subprocess.run(
+            [sys.executable, "-c", _DRIVER],
+            input=json.dumps([package, cases]),
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run

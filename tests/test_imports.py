@@ -116,3 +116,20 @@ def test_no_private_names_cross_modules(name):
         if alias.name.startswith("_")
     ]
     assert taken == []
+
+
+def test_nobody_searches_by_the_judge():
+    """Metrics, experiments and its own training know the judging network; objectives and selections never see it."""
+    judges = ("stylegan_jax.features", "stylegan_jax.training.judge", "inpaint.metrics.judge", "inpaint.experiments")
+    allowed = (
+        "stylegan_jax/checkpoint.py",
+        "stylegan_jax/features/",
+        "stylegan_jax/training/judge",
+        "inpaint/metrics/",
+        "inpaint/experiments/",
+        "inpaint/commands/evaluate_command.py",
+    )
+    assert any(reaches(imported(name), *judges) for name in NAMES)
+    for name in NAMES:
+        if not name.startswith(allowed):
+            assert reaches(imported(name), *judges) == [], name

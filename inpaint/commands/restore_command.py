@@ -1,17 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m inpaint restore`: restores the hole of one image in several ways.
+"""`python -m inpaint restore`: restores the holes of one image, or of a folder of images, in several ways.
 
     python -m inpaint restore
-    python -m inpaint restore --image photo.png --mask hole.png --generator checkpoints/ffhq --output out/photo
+    python -m inpaint restore --image photo.jpg --mask hole.png --generator checkpoints/ffhq --output out/photo
+    python -m inpaint restore --method biharmonic --image photo.jpg --mask hole.png --output out/smooth
+    python -m inpaint restore --image photos/ --mask masks/ --landmarks landmarks.json --output out/photos
 
 Without arguments: a sample portrait, a central hole, the demo generator. Settings come from flags, then
 `--config.search.NAME=VALUE`, then `--config FILE`, then the defaults.
+
+A folder's images are restored one after the other, each into a folder of its own below `--output`, and
+`summary.json` says what became of them. An image's result does not depend on the others. Images that are finished, by
+the same settings and files, are skipped; a failing one does not stop the others.
+
+Exit codes: 0 everything is done, or was before; 1 nothing could be done, because of what stderr says in one line; 2 a
+flag or the config is wrong; 3 some images of a folder failed, each named in a line on stderr; 130 interrupted.
 """
 
 import dataclasses
+import functools
 import pathlib
-import sys
 import time
+import traceback
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,15 +32,58 @@ from ml_collections import config_flags
 import inpaint
 import stylegan_jax as sg
 from inpaint import config as _config
-from inpaint import default_config, output
+from inpaint import default_config, film, framing, inputs, output
+from inpaint.commands import report
+from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
+from inpaint.search import selection as _selection
+from inpaint.search.method import Fill
 from stylegan_jax import command_line, image_io, rendering
+from stylegan_jax.training import data
 
-_IMAGE = flags.DEFINE_string("image", None, "Square image file; by default a sample portrait.")
-_MASK = flags.DEFINE_string("mask", None, "Mask file of the same size; by default (sample only) a central hole.")
+_IMAGE = flags.DEFINE_string("image", None, "Image file, or a folder of them; by default a sample portrait.")
+_MASK = flags.DEFINE_string(
+    "mask",
+    None,
+    "Mask file for all images, or a folder of masks with the images' stems (or STEM_mask, STEM-mask, STEM.mask); by "
+    "default an image's transparent pixels are its hole.",
+)
 _POLARITY = flags.DEFINE_enum(
     "mask_polarity", "white_hole", image_io.MASK_POLARITIES, "Which colour of the mask is to be restored."
 )
+_THRESHOLD = flags.DEFINE_integer(
+    "mask_threshold",
+    None,
+    "Mask levels of at least this are white, all others black; by default grey is a soft edge.",
+    lower_bound=1,
+    upper_bound=255,
+)
+_DILATE = flags.DEFINE_integer(
+    "mask_dilate", 0, "Hole grows to all sides by this many pixels of the generator's image; negative: shrinks."
+)
+_BAND = flags.DEFINE_integer(
+    "mask_band",
+    0,
+    "Pixels of the generator's image around the hole that the search does not look at; they stay the input's.",
+    lower_bound=0,
+)
+_LANDMARKS = flags.DEFINE_string(
+    "landmarks",
+    None,
+    "Cuts out the face as the generator expects it: X,Y,X,Y,X,Y of the eye at the left of the picture, the eye at the "
+    "right and the mouth, in pixels of the upright image; or a JSON file {stem: [[x, y], [x, y], [x, y]]}; or a folder "
+    "of STEM.json.",
+)
 _GENERATOR = flags.DEFINE_string("generator", None, "Checkpoint directory; by default the demo generator.")
+_METHOD = flags.DEFINE_enum(
+    "method",
+    None,
+    list(_config.METHODS),
+    "; ".join(f"{name}: {method.summary}" for name, method in _config.METHODS.items()) + ".",
+)
+_FIT_DATA = flags.DEFINE_string(
+    "fit_data", None, "Images that a method is fitted on, where it is: a folder, or an npz with images [n, h, w, c]."
+)
+_FIT_SPLIT = flags.DEFINE_string("fit_split", None, "Take only the images of that npz whose 'split' is this.")
 _STARTS = flags.DEFINE_integer("starts", None, "Latents optimised at once.")
 _KEEP = flags.DEFINE_integer("keep", None, "Results kept.")
 _STEPS = flags.DEFINE_integer("steps", None, "Optimisation steps.")
@@ -37,10 +91,12 @@ _SEED = flags.DEFINE_integer("seed", None, "Of everything random.")
 _SPACE = flags.DEFINE_string("space", None, "Latent space searched: z, w or w+.")
 _INIT = flags.DEFINE_string("init", None, "Where starts begin: prescreen, random or mean.")
 _LABEL = flags.DEFINE_integer("label", None, "Class for a conditional generator; by default every start draws one.")
+_FILM = flags.DEFINE_bool("film", False, "Write an animation of how the results came about.")
+_FILM_FORMAT = flags.DEFINE_enum("film_format", "webp", image_io.ANIMATIONS, "Of the animation.")
 _OUTPUT = flags.DEFINE_string("output", "out/restore", "Folder for the results.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier restoration in the output folder.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace earlier restorations in the output folder.")
 _CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled programs (trusted input); off by default.")
-_QUIET = flags.DEFINE_bool("quiet", False, "Print the result only.")
+_QUIET = flags.DEFINE_bool("quiet", False, "Print results, warnings and errors only.")
 _CONFIG = config_flags.DEFINE_config_file(
     "config", str(pathlib.Path(default_config.__file__)), "Config file with get_config() returning a RestoreConfig."
 )
@@ -48,35 +104,32 @@ _CONFIG = config_flags.DEFINE_config_file(
 
 def _resolved() -> _config.RestoreConfig:
     config = command_line.typed_config(_CONFIG.value, _config.RestoreConfig, field="search")
+    if _METHOD.value is not None:
+        if not flags.FLAGS["config"].using_default_value:
+            raise ValueError("--method and --config exclude each other; a config file names its method itself")
+        overrides = config_flags.get_override_values(_CONFIG)
+        config = _config.apply_overrides(_config.named(_METHOD.value), overrides)
     for flag in (_STARTS, _KEEP, _STEPS, _SEED, _SPACE, _INIT):
         if flag.value is not None:
             setattr(config.search, flag.name, flag.value)
     if _KEEP.value is None:
         config.search.keep = min(config.search.keep, config.search.starts)
+    if config.composite == "feathered" and not config.feather > 0:
+        raise ValueError(
+            f"config.feather must be above 0, got {config.feather}; --config.composite=hard has no feather"
+        )
+    if config.search.select not in _selection.RULES:
+        known = ", ".join(_selection.RULES)
+        raise ValueError(f"unknown selection {config.search.select!r}; known: {known}")
     return config
 
 
-def _read(model: sg.Model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
-    """Returns image, known, truth (where known) and a name for the report."""
-    size, channels = model.resolution, model.generator.config.image_channels
-    if channels not in (1, 3):
-        raise ValueError(f"the generator makes images of {channels} channels; only 1 and 3 can be read from files")
-    if _IMAGE.value is None:
-        if _MASK.value is not None:
-            raise ValueError("--mask needs --image")
-        from inpaint import sample  # scikit-image is slow to import, and only the sample needs it
-
-        image, known, name = sample.portrait(size), sample.centre_hole(size), "sample portrait"
-        truth = image
-    else:
-        if _MASK.value is None:
-            raise ValueError("--image needs --mask, an image whose white pixels are to be restored")
-        image, known = inpaint.read(_IMAGE.value, mask=_MASK.value, size=size, polarity=_POLARITY.value)
-        name, truth = _IMAGE.value, None
-    if channels == 1:
-        image = image.mean(-1, keepdims=True)
-        truth = None if truth is None else image
-    return image, known, truth, name
+def _training_images(model: sg.Model) -> np.ndarray:
+    images = data.load_images(_FIT_DATA.value, resolution=model.resolution, split=_FIT_SPLIT.value)
+    channels = model.generator.config.image_channels
+    if images.shape[3] != channels:
+        images = np.rint(images.mean(-1, keepdims=True)).astype(np.uint8) if channels == 1 else images.repeat(3, 3)
+    return image_io.from_uint8(images)
 
 
 def _label(model: sg.Model) -> np.ndarray | None:
@@ -89,27 +142,183 @@ def _label(model: sg.Model) -> np.ndarray | None:
     return np.eye(c_dim, dtype=np.float32)[_LABEL.value]
 
 
-class _ProgressLine:
-    """Prints how far the search is: one line that changes on a terminal, a line now and then elsewhere."""
+def _sources() -> tuple[list[inputs.Source | None], list[str]]:
+    """Returns what to restore, None standing for the sample portrait, and notes."""
+    if _IMAGE.value is not None:
+        return inputs.find(_IMAGE.value, mask=_MASK.value, landmarks=_LANDMARKS.value)
+    for flag in (_MASK, _LANDMARKS):
+        if flag.value is not None:
+            raise ValueError(f"--{flag.name} needs --image")
+    return [None], []
 
-    def __init__(self):
-        self.shown, self.first = 0.0, None
 
-    def __call__(self, progress: inpaint.Progress) -> None:
-        now = time.perf_counter()
-        # The first report ends the compilation, which would spoil speed and ETA.
-        if self.first is None:
-            self.first = now, progress.done
-        terminal = sys.stdout.isatty()
-        if now - self.shown < (0.2 if terminal else 5) and progress.done < progress.total:
-            return
-        self.shown = now
-        speed = (progress.done - self.first[1]) / max(now - self.first[0], 1e-9)
-        eta = f"{(progress.total - progress.done) / speed:.0f} s left" if speed else "compiled"
-        line = f"  {progress.done}/{progress.total} start-steps  {speed:.0f}/s  {eta}  best {progress.best:.5f}"
-        print(f"\r{line}   " if terminal else line, end="" if terminal else "\n", flush=True)
-        if terminal and progress.done >= progress.total:
-            print()
+def _photograph(source: inputs.Source) -> Photograph:
+    if source.trouble:
+        raise ValueError(source.trouble)
+    found = read_photograph(source.image, mask=source.mask, polarity=_POLARITY.value, threshold=_THRESHOLD.value)
+    if source.landmarks is not None:
+        try:
+            framing.aligned(*found.known.shape, source.landmarks, 1)
+        except ValueError as error:
+            raise ValueError(f"{source.image}: {error}") from error
+    return found
+
+
+def _say(text: str) -> None:
+    if not _QUIET.value:
+        print(text, flush=True)
+
+
+@dataclasses.dataclass
+class _Restorer:
+    """All that is the same for every image of a call; equal shapes make every image run the same programs."""
+
+    config: _config.RestoreConfig
+    method: inpaint.Method | Fill
+    model: sg.Model
+    label: np.ndarray | None
+
+    def prepared(
+        self, source: inputs.Source | None, photograph: Photograph | None
+    ) -> tuple[Prepared, np.ndarray | None]:
+        """Returns the image at the generator's size, and the truth `[h, w, c]` where it is known."""
+        size, channels = self.model.resolution, self.model.generator.config.image_channels
+        if photograph is None:
+            from inpaint import sample  # scikit-image is slow to import, and only the sample needs it
+
+            photograph = Photograph(image_io.to_uint8(sample.portrait(size)), sample.centre_hole(size))
+        landmarks = None if source is None else source.landmarks
+        try:
+            found = prepare(photograph, size, landmarks=landmarks, dilate=_DILATE.value, band=_BAND.value)
+        except ValueError as error:
+            raise ValueError(f"{source.image if source else 'sample portrait'}: {error}") from error
+        if channels == 1:
+            found = dataclasses.replace(found, image=found.image.mean(-1, keepdims=True))
+        return found, found.image if source is None else None
+
+    def settings(self, source: inputs.Source | None, prepared: Prepared) -> dict[str, Any]:
+        """Returns what decides the result of an image, for `config.json`."""
+        points = None if source is None or source.landmarks is None else source.landmarks.tolist()
+        return {
+            "image": "sample portrait" if source is None else str(source.image),
+            "mask": None if source is None or source.mask is None else str(source.mask),
+            "inputs": {
+                "image_sha256": None if source is None else inputs.sha256(source.image),
+                "mask_sha256": None if source is None or source.mask is None else inputs.sha256(source.mask),
+                "landmarks": points,
+                "image_id": 0 if source is None else source.image_id,
+            },
+            "options": {
+                "mask_polarity": _POLARITY.value,
+                "mask_threshold": _THRESHOLD.value,
+                "mask_dilate": _DILATE.value,
+                "mask_band": _BAND.value,
+                "label": _LABEL.value,
+                "film": _FILM_FORMAT.value if _FILM.value else None,
+            },
+            "hole_share": round(prepared.hole_share, 6),
+            "method": self.method.name,
+            "config": dataclasses.asdict(self.config),
+        }
+
+    def composites(self, raw: np.ndarray, prepared: Prepared) -> np.ndarray:
+        """Returns renders `[n, h, w, c]` with the known pixels of the input."""
+        return _config.composite(self.config, raw, prepared.image, prepared.known)
+
+    def restore(
+        self, source: inputs.Source | None, photograph: Photograph | None, folder: pathlib.Path, *, show: bool
+    ) -> dict[str, Any]:
+        """Restores one image into its folder, or skips it; returns its row of the summary; `show` prints notes."""
+        search, name = self.config.search, "sample portrait" if source is None else str(source.image)
+        output.check_folder(folder)
+        prepared, truth = self.prepared(source, photograph)
+        settings = self.settings(source, prepared)
+        row = {"image": name, "folder": folder.name, "hole_share": settings["hole_share"]}
+        if not _OVERWRITE.value and output.finished(folder, settings, self.model.content_hash):
+            return row | {"status": "skipped"}
+        meaning = report.hole_meaning(source and source.mask, _POLARITY.value) if source else "white is restored"
+        if show:
+            _say(f"image      {name}; hole {100 * prepared.hole_share:.1f} % of it ({meaning})")
+        for note in prepared.notes:
+            _say(f"note       {note}")
+        warning = report.hole_warning(prepared.hole_share, _POLARITY.value)
+        if warning and show:
+            print(f"warning    {name}: {warning}", flush=True)
+        recorder = film.Recorder() if _FILM.value and self.method.steps else None
+        began = time.perf_counter()
+        result = inpaint.solve(
+            self.model,
+            inpaint.Problem.observe(prepared.image, inpaint.operators.Mask.checked(prepared.weight)),
+            self.method,
+            starts=search.starts,
+            key=jax.random.key(search.seed),
+            label=self.label,
+            image_ids=[settings["inputs"]["image_id"]],
+            chunk=search.chunk or None,
+            progress=report.progress_line(_QUIET.value),
+            watch=recorder,
+            watch_every=film.interval(self.method.steps) if recorder else 1,
+        )
+        seconds = time.perf_counter() - began
+        selection = inpaint.select(result, keep=min(search.keep, len(result.scores)), by=search.select)
+        figures = report.outcome(prepared, result, selection, seconds)
+        if warning and not show:
+            figures["warnings"].insert(0, warning)
+        photos = self._write(folder, prepared, truth, result, selection, recorder, settings | figures)
+        sizes = {"starts": len(result.scores), "kept": len(selection.starts), "photos": photos}
+        return row | {"status": "done"} | figures | sizes
+
+    def _write(self, folder, prepared, truth, result, selection, recorder, settings) -> bool:
+        """Writes the folder of one image; returns whether results at the photograph's own size are in it."""
+        noise, frame, photo = self.config.search.noise, prepared.frame, prepared.photograph
+        # What is written must be what the stored latents give when they are rendered again, to the last bit.
+        raw = selection.images if selection.ws is None else rendering.render(self.model, selection.ws, noise=noise)
+        restored = self.composites(raw, prepared)
+        sigma = self.config.feather if self.config.composite == "feathered" else 0
+        paste = functools.partial(framing.paste, photo.levels, photo.known, frame=frame, sigma=sigma)
+        photos = [] if frame.whole else [paste(picture) for picture in restored]
+
+        def show(ws: np.ndarray) -> np.ndarray:
+            return self.composites(rendering.render(self.model, ws, noise=noise), prepared)
+
+        def write_film(place: pathlib.Path) -> None:
+            path = place / f"film.{_FILM_FORMAT.value}"
+            film.write_film(path, recorder, selection.starts, show=show, last=restored)
+
+        device = jax.devices()[0]
+        output.write_restoration(
+            folder,
+            model=self.model,
+            prepared=prepared,
+            truth=truth,
+            result=result,
+            selection=selection,
+            raw=raw,
+            restored=restored,
+            photos=photos,
+            film=write_film if recorder else None,
+            settings=settings | {"device": f"{device.platform} {device.device_kind}"},
+        )
+        return bool(photos)
+
+
+def _restore_all(restorer: _Restorer, sources: list[inputs.Source], folder: pathlib.Path) -> int:
+    """Restores the images of a folder one after the other; returns the exit code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, source in enumerate(sources, 1):
+        try:
+            row = restorer.restore(source, _photograph(source), folder / source.name, show=False)
+        except Exception as error:
+            if flags.FLAGS.debug:
+                traceback.print_exc()
+            defect = "" if isinstance(error, ValueError | OSError) else f"unexpected {type(error).__name__}: "
+            row = {"image": str(source.image), "status": "failed", "error": defect + " ".join(str(error).split())}
+        rows.append(row)
+        if not _QUIET.value or row.get("warnings"):
+            report.print_row(row, number, len(sources))
+        output.write_summary(folder, rows)
+    return report.print_end(rows, folder)
 
 
 def main(arguments: list[str]) -> int:
@@ -117,73 +326,36 @@ def main(arguments: list[str]) -> int:
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; all settings are flags")
     config = _resolved()
-    search = config.search
-    if config.composite not in ("feathered", "hard"):
-        raise ValueError(f"unknown composite {config.composite!r}; known: feathered, hard")
-    method = _config.build_method(search)
-    folder = output.check_folder(_OUTPUT.value, overwrite=_OVERWRITE.value)
+    fitted = _config.METHODS[config.method].needs_images if config.method in _config.METHODS else False
+    # Methods that are fitted need the generator's size; the others tell wrong settings before anything is loaded.
+    method = None if fitted and _FIT_DATA.value else _config.build_method(config)
+    sources, notes = _sources()
+    many = _IMAGE.value is not None and pathlib.Path(_IMAGE.value).is_dir()
+    folder = output.check_folder(_OUTPUT.value, held=(output.SUMMARY if many else output.SCORES,))
+    # Before the model is loaded, so that a wrong file is told at once.
+    photograph = None if many or sources[0] is None else _photograph(sources[0])
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
     model = sg.load(_GENERATOR.value)
-    image, known, truth, name = _read(model)
-    problem = inpaint.Problem.observe(image, inpaint.operators.Mask.checked(known))
-    say = (lambda text: None) if _QUIET.value else (lambda text: print(text, flush=True))
-    device = jax.devices()[0]
-    say(f"device     {device.platform} ({device.device_kind}), jax {jax.__version__}")
-    say(f"generator  {_GENERATOR.value or 'demo'}, {model.resolution} px, {(model.content_hash or '')[:12]}")
-    meaning = "white" if _POLARITY.value == "white_hole" else "black"
-    say(f"image      {name}; hole {100 * (1 - known).mean():.1f} % of it ({meaning} in the mask is restored)")
-    say(f"search     {search.starts} starts x {method.steps} steps in {search.space}, seed {search.seed}")
-    began = time.perf_counter()
-    result = inpaint.solve(
-        model,
-        problem,
-        method,
-        starts=search.starts,
-        key=jax.random.key(search.seed),
-        label=_label(model),
-        chunk=search.chunk or None,
-        progress=None if _QUIET.value else _ProgressLine(),
-    )
-    seconds = time.perf_counter() - began
-    selection = inpaint.select(result, keep=search.keep, by=search.select)
-    # What is written must be what the stored latents give when they are rendered again, to the last bit.
-    raw = rendering.render(model, selection.ws, noise=search.noise)
-    blend = inpaint.hard if config.composite == "hard" else inpaint.feathered
-    options = {} if config.composite == "hard" else {"sigma": config.feather}
-    restored = np.asarray(blend(raw, image, known, **options))
-    output.write_restoration(
-        folder,
-        model=model,
-        image=image,
-        known=known,
-        truth=truth,
-        result=result,
-        selection=selection,
-        raw=raw,
-        restored=restored,
-        settings={
-            "image": name,
-            "mask": _MASK.value,
-            "mask_polarity": _POLARITY.value,
-            "method": method.name,
-            "config": dataclasses.asdict(config),
-            "device": f"{device.platform} {device.device_kind}",
-            "seconds": round(seconds, 2),
-        },
-    )
-    _summarise(result, selection, image, known, seconds, method.steps, folder)
+    if model.generator.config.image_channels not in (1, 3):
+        channels = model.generator.config.image_channels
+        raise ValueError(f"the generator makes images of {channels} channels; only 1 and 3 can be read from files")
+    if model.w_statistics is None:
+        statistics = sg.estimate_w_statistics(jax.random.key(0), model.generator)
+        model = dataclasses.replace(model, w_statistics=statistics)
+    if method is None:
+        method = _config.build_method(config, images=_training_images(model))
+    restorer = _Restorer(config, method, model, _label(model))
+    device, search = jax.devices()[0], config.search
+    _say(f"device     {device.platform} ({device.device_kind}), jax {jax.__version__}")
+    _say(f"generator  {_GENERATOR.value or 'demo'}, {model.resolution} px, {(model.content_hash or '')[:12]}")
+    searched = f", {search.starts} starts x {method.steps} steps in {search.space}, seed {search.seed}"
+    _say(f"method     {config.method}{searched if method.steps else ''}")
+    for note in notes:
+        _say(f"note       {note}")
+    if many:
+        meaning = report.hole_meaning(_MASK.value, _POLARITY.value)
+        _say(f"images     {len(sources)} in {_IMAGE.value} ({meaning})")
+        return _restore_all(restorer, sources, folder)
+    report.print_single(restorer.restore(sources[0], photograph, folder, show=True), folder, method.steps)
     return 0
-
-
-def _summarise(result, selection, image, known, seconds, steps, folder) -> None:
-    frozen = int(result.frozen.sum())
-    if frozen:
-        print(f"warning    {frozen} of {len(result.frozen)} starts met non-finite values and were stopped")
-    fit = output.psnr(selection.images[0], image, known)
-    speed = len(result.scores) * steps / seconds
-    print(f"done       {seconds:.1f} s with compilation, {speed:.0f} start-steps/s; known pixels met at {fit:.1f} dB")
-    if fit < 15:
-        print("warning    the generator cannot show the known pixels well: is the image aligned as its training data?")
-    kept = len(selection.starts)
-    print(f"results    {folder}/contact_sheet.png, restored_1.png .. restored_{kept}.png, {output.SCORES}")

@@ -64,7 +64,7 @@ def parse(spec: str) -> Generator:
     """
     name, colon, argument = spec.partition(":")
     if name not in _READERS:
-        raise ValueError(f"unknown mask {spec!r}; known: " + "; ".join(f"{n} ({KNOWN[n]})" for n in KNOWN))
+        raise ValueError(f"unknown mask {spec!r}; known: {', '.join(KNOWN)}")
     if colon and not argument:
         raise ValueError(f"mask {spec!r} has nothing after its colon; {name}: {KNOWN[name]}")
     try:

@@ -60,7 +60,8 @@ def split_context(context: Context) -> Frozen:
     return Frozen(graph, (state, context.w_mean, context.w_whitening))
 
 
-def _merge(graph: Any, arrays: tuple[Any, Array, Array]) -> Context:
+def merge_context(graph: Any, arrays: tuple[Any, Array, Array]) -> Context:
+    """Returns the context that `split_context` split; the arrays are `(state, [w_dim], [w_dim, w_dim])`."""
     return Context(nnx.merge(graph, arrays[0]), *arrays[1:])
 
 
@@ -92,7 +93,7 @@ def _step_one(start: Start, problem: Problem, c: Array | None, context: Context,
 
 @functools.partial(jax.jit, static_argnames=("graph", "phase", "steps"), donate_argnames=("starts",))
 def _advance(starts: Start, lanes: Lanes, arrays: Any, *, graph: Any, phase: Phase, steps: int):
-    context = _merge(graph, arrays)
+    context = merge_context(graph, arrays)
     step = jax.vmap(lambda start, problem, c: _step_one(start, problem, c, context, phase))
     if steps == 1:
         starts, losses = step(starts, *lanes)
@@ -102,14 +103,25 @@ def _advance(starts: Start, lanes: Lanes, arrays: Any, *, graph: Any, phase: Pha
 
 @functools.partial(jax.jit, static_argnames=("graph", "phase"))
 def _evaluate(v: Array, lanes: Lanes, arrays: Any, *, graph: Any, phase: Phase) -> Evaluation:
-    context = _merge(graph, arrays)
+    context = merge_context(graph, arrays)
     return jax.vmap(lambda v, problem, c: _evaluate_one(v, problem, c, context, phase))(v, *lanes)
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "source", "target"))
 def _lift(v: Array, c: Array | None, arrays: Any, *, graph: Any, source: latents.Space, target: latents.Space) -> Array:
-    generator = _merge(graph, arrays).generator
+    generator = merge_context(graph, arrays).generator
     return jax.vmap(lambda v, c: latents.lift(generator, v, source=source, target=target, c=c))(v, c)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "space"))
+def _to_ws(v: Array, c: Array | None, arrays: Any, *, graph: Any, space: latents.Space) -> Array:
+    generator = merge_context(graph, arrays).generator
+    return jax.vmap(lambda v, c: space.to_ws(generator, v, c))(v, c)
+
+
+def to_ws(v: Array, lanes: Lanes, context: Frozen, space: latents.Space) -> Array:
+    """Returns the latents `[starts, num_ws, w_dim]` of variables `[starts, ...]` in `space`."""
+    return _to_ws(v, lanes.c, context.arrays, graph=context.graph, space=space)
 
 
 def evaluate(v: Array, lanes: Lanes, context: Frozen, phase: Phase) -> Evaluation:
@@ -131,6 +143,7 @@ def run_phase(
     *,
     steps_per_call: int,
     report: Callable[[int, Array], None],
+    watch: Callable[[int, Array], None] | None = None,
 ) -> tuple[Array, Array, list[tuple[Array, dict[str, Array]]]]:
     """Runs one phase on a chunk of starts.
 
@@ -143,6 +156,7 @@ def run_phase(
         steps_per_call: steps in one call of the device; more than one uses `lax.scan`, which is fast on accelerators
             and slow on CPU.
         report: called after every call with the steps done by it and the objective `[starts]`.
+        watch: called after every call with the steps done in this phase and the variables, valid during the call only.
 
     Returns:
         variables, frozen, and per call the traces: totals `[steps, starts]` and shares.
@@ -157,6 +171,8 @@ def run_phase(
         traces.append(losses)
         done += steps
         report(steps, losses[0][-1])
+        if watch:
+            watch(done, starts.v)
     # The last update has not been evaluated yet. One more step does that, without compiling anything new: it makes the
     # variable it came with the latest finite one, or not.
     starts, _ = _advance(starts, lanes, context.arrays, graph=context.graph, phase=phase, steps=1)

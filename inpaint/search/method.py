@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A restoration method: phases over latent spaces, each with its terms and optimiser, and where they begin."""
+"""A restoration method: phases over latent spaces, each with its terms and optimiser, and where they begin; or a fill,
+which restores without a search."""
 
 import dataclasses
+from collections.abc import Callable
 
+import numpy as np
 import optax
 
 from inpaint.objective import Term
+from inpaint.problem import Problem
 from inpaint.search.initialise import Initialisation
 from stylegan_jax import latents
 
@@ -50,3 +54,19 @@ class Method:
     def steps(self) -> int:
         """Steps of all phases together."""
         return sum(phase.steps for phase in self.phases)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fill:
+    """A restoration without latents: `function(problem)` returns the image `[h, w, c]` for one problem.
+
+    It is deterministic, so it has one start, whatever is asked for.
+    """
+
+    name: str
+    function: Callable[[Problem], np.ndarray]
+
+    @property
+    def steps(self) -> int:
+        """None are taken."""
+        return 0

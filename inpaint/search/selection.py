@@ -18,13 +18,13 @@ class Selection:
     Attributes:
         starts: their numbers in the result.
         images: renders `[..., h, w, c]`, unclipped.
-        ws: latents `[..., num_ws, w_dim]`.
+        ws: latents `[..., num_ws, w_dim]`, or None for a fill.
         scores: objective, lower is better.
     """
 
     starts: np.ndarray
     images: np.ndarray
-    ws: np.ndarray
+    ws: np.ndarray | None
     scores: np.ndarray
 
 
@@ -85,4 +85,4 @@ def select(result: Result, *, keep: int = 1, by: str = "best") -> Selection:
         index = chosen.reshape(*chosen.shape, *(1,) * (array.ndim - chosen.ndim))
         return np.take_along_axis(array, index, axis=chosen.ndim - 1)
 
-    return Selection(chosen, take(result.raw), take(result.ws), take(result.scores))
+    return Selection(chosen, take(result.raw), None if result.ws is None else take(result.ws), take(result.scores))

@@ -2,6 +2,7 @@
 """`solve`: all starts of all images through all phases of a method, a chunk at a time."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,10 +12,12 @@ import numpy as np
 from jax import Array
 
 import stylegan_jax as sg
+from inpaint import losses
 from inpaint.objective import Context
 from inpaint.problem import Problem
 from inpaint.search import loop
-from inpaint.search.method import Method
+from inpaint.search.initialise import Initialisation
+from inpaint.search.method import Fill, Method, Phase
 from stylegan_jax import latents
 
 
@@ -26,14 +29,26 @@ class Progress(NamedTuple):
     best: float
 
 
+class Watched(NamedTuple):
+    """Where the starts of the running chunk are after `step` steps: their image and start numbers `[n]`, and latents.
+
+    `ws` is `[n, num_ws, w_dim]`; arrays are numpy.
+    """
+
+    step: int
+    images: np.ndarray
+    starts: np.ndarray
+    ws: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """What a search found; arrays are numpy, `[starts, ...]`, or `[images, starts, ...]` for a batch of problems.
 
     Attributes:
         problem: what was asked.
-        ws: latents `[..., num_ws, w_dim]`.
-        variables: of the last phase's space.
+        ws: latents `[..., num_ws, w_dim]`, or None for a fill.
+        variables: of the last phase's space, or None for a fill.
         raw: renders of the generator `[..., h, w, c]`, unclipped.
         scores: the last phase's objective, lower is better; infinite where it never was finite.
         terms: every term's weighted share of the score.
@@ -43,11 +58,12 @@ class Result:
             `fold_in(fold_in(key, image id), candidate)`.
         labels: class labels `[..., c_dim]` of a conditional generator, or None.
         chunk: starts run at once; with the device it makes a run repeatable bit for bit.
+        forwards, gradients: for one image, how often the generator ran alone and together with its gradient.
     """
 
     problem: Problem
-    ws: np.ndarray
-    variables: np.ndarray
+    ws: np.ndarray | None
+    variables: np.ndarray | None
     raw: np.ndarray
     scores: np.ndarray
     terms: dict[str, np.ndarray]
@@ -56,6 +72,8 @@ class Result:
     candidates: np.ndarray
     labels: np.ndarray | None
     chunk: int
+    forwards: int = 0
+    gradients: int = 0
 
 
 def default_chunk(generator: sg.Generator) -> int:
@@ -79,8 +97,8 @@ def make_context(model: sg.Model | sg.Generator) -> Context:
     return Context(model.generator, statistics.mean, statistics.whitening())
 
 
-def _check(context: Context, problem: Problem, starts: int, label: Array | None) -> None:
-    config = context.generator.config
+def _check(generator: sg.Generator, problem: Problem, starts: int, label: Array | None) -> None:
+    config = generator.config
     size = (config.resolution, config.resolution, config.image_channels)
     measure = jax.vmap(lambda operator, x: operator(x), in_axes=(0, None))
     try:
@@ -122,22 +140,31 @@ class _Chunks:
         return jax.tree.map(lambda x: x.reshape(self.images, self.per_image, *x.shape[1:]), joined)
 
 
+@functools.partial(jax.jit, static_argnames=("graph", "initialisation", "space"))
 def _draw(
-    key: Array, context: Context, method: Method, image_ids: np.ndarray, count: int, label: Array | None
+    key: Array,
+    ids: Array,
+    candidates: Array,
+    label: Array | None,
+    arrays: Any,
+    *,
+    graph: Any,
+    initialisation: Initialisation,
+    space: latents.Space,
 ) -> tuple[Array, Array | None]:
-    """Returns variables and labels of `count` candidates for every image, `[images * count, ...]`."""
-    config, space = context.generator.config, method.phases[0].space
+    """Returns variables and labels of candidates, `[n, ...]`; `ids` and `candidates` `[n]` name their keys."""
+    context = loop.merge_context(graph, arrays)
+    c_dim = context.generator.config.c_dim
 
     def one(image_id: Array, candidate: Array) -> tuple[Array, Array | None]:
         own = jax.random.fold_in(jax.random.fold_in(key, image_id), candidate)
         v_key, c_key = jax.random.split(own)
-        c = latents.random_labels(c_key, config.c_dim, 1)
+        c = latents.random_labels(c_key, c_dim, 1)
         c = c if c is None else c[0].astype(context.w_mean.dtype)
         c = c if label is None else label
-        return method.initialisation.draw(v_key, context, space, c), c
+        return initialisation.draw(v_key, context, space, c), c
 
-    ids = jnp.asarray(np.repeat(image_ids, count))
-    return jax.jit(jax.vmap(one))(ids, jnp.asarray(np.tile(np.arange(count), len(image_ids))))
+    return jax.vmap(one)(ids, candidates)
 
 
 def _choose(
@@ -158,7 +185,7 @@ def _choose(
 def solve(
     model: sg.Model | sg.Generator,
     problem: Problem,
-    method: Method,
+    method: Method | Fill,
     *,
     starts: int = 8,
     key: Array,
@@ -167,13 +194,15 @@ def solve(
     chunk: int | None = None,
     steps_per_call: int | None = None,
     progress: Callable[[Progress], None] | None = None,
+    watch: Callable[[Watched], None] | None = None,
+    watch_every: int = 1,
 ) -> Result:
     """Searches for latents whose renders explain a measurement, from many starts at once.
 
     Args:
         model: a loaded model, or a generator (whose statistics of W are then estimated).
         problem: one problem, or a batch of them (`Problem.stack`).
-        method: see `inpaint.methods`.
+        method: see `inpaint.methods`; a fill ignores all options that follow and has one start.
         starts: latents optimised for every image.
         key: of everything random. A start's result depends on the key, its image's id and its own number only.
         label: class `[c_dim]` for a conditional generator; None gives every start a class of its own.
@@ -181,6 +210,8 @@ def solve(
         chunk: starts run at once; by default what should fit the device.
         steps_per_call: steps per device call; by default 1 on CPU and 25 elsewhere.
         progress: called now and then.
+        watch: called with the latents of a chunk before its first step, about every `watch_every` steps (device calls
+            are not cut for it), and after its last.
 
     Returns:
         All starts, unsorted; `inpaint.select` chooses among them.
@@ -191,9 +222,13 @@ def solve(
     single = not problem.batched
     if single:
         problem = Problem.stack([problem])
+    if isinstance(method, Fill):
+        generator = model if isinstance(model, sg.Generator) else model.generator
+        _check(generator, problem, 1, None)
+        return _result(problem, _fill(problem, method), single=single, chunk=1)
     context = make_context(model)
     label = None if label is None else jnp.asarray(label, context.w_mean.dtype)
-    _check(context, problem, starts, label)
+    _check(context.generator, problem, starts, label)
     images = problem.measurement.shape[0]
     ids = np.arange(images) if image_ids is None else np.asarray(image_ids)
     if ids.shape != (images,):
@@ -201,24 +236,69 @@ def solve(
     chunk = default_chunk(context.generator) if chunk is None else chunk
     if steps_per_call is None:
         steps_per_call = 1 if jax.default_backend() == "cpu" else 25
-    for name, value in (("chunk", chunk), ("steps_per_call", steps_per_call)):
+    for name, value in (("chunk", chunk), ("steps_per_call", steps_per_call), ("watch_every", watch_every)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     count = method.initialisation.candidates(starts)
-    v, c = _draw(key, context, method, ids, count, label)
     frozen_context = loop.split_context(context)
+    v, c = _draw(
+        key,
+        jnp.asarray(np.repeat(ids, count)),
+        jnp.asarray(np.tile(np.arange(count), images)),
+        label,
+        frozen_context.arrays,
+        graph=frozen_context.graph,
+        initialisation=method.initialisation,
+        space=method.phases[0].space,
+    )
     # The sweep over the pool takes the same lanes at once as the search, so that both use one compiled evaluation.
     sweep = _Chunks(problem, count, min(chunk, images * starts))
     chosen = _choose(sweep, v, c, frozen_context, method, starts)
     lanes = (np.arange(images)[:, None] * count + chosen).reshape(-1)
     v, c = v[lanes], None if c is None else c[lanes]
     chunks = _Chunks(problem, starts, chunk)
-    found = _search(chunks, v, c, frozen_context, method, steps_per_call, progress)
+    found = _search(chunks, v, c, frozen_context, method, steps_per_call, progress, watch and (watch, watch_every))
     found |= {"candidates": chosen, "labels": None if c is None else np.asarray(c).reshape(images, starts, -1)}
+    pool = count if count > starts else 0
+    return _result(
+        problem,
+        found,
+        single=single,
+        chunk=chunks.size,
+        # Once more for the initial scores of a pool, after the last step of every phase, and for the final renders.
+        forwards=pool + starts,
+        gradients=starts * (method.steps + len(method.phases)),
+    )
+
+
+def _result(
+    problem: Problem, found: dict[str, Any], *, single: bool, chunk: int, forwards: int = 0, gradients: int = 0
+) -> Result:
     if single:
         found = {name: jax.tree.map(lambda x: x[0], value) for name, value in found.items()}
         problem = jax.tree.map(lambda x: x[0], problem)
-    return Result(problem=problem, chunk=chunks.size, **found)
+    return Result(problem=problem, chunk=chunk, forwards=forwards, gradients=gradients, **found)
+
+
+def _fill(problem: Problem, method: Fill) -> dict[str, Any]:
+    images, raw, scores = problem.measurement.shape[0], [], []
+    for i in range(images):
+        one = jax.tree.map(lambda x, i=i: x[i], problem)
+        raw.append(np.asarray(method.function(one), np.float32))
+        fit = losses.l2(one.operator(jnp.asarray(raw[-1])), one.measurement, one.operator.weight)
+        scores.append(np.asarray(fit))
+    fit = np.stack(scores)[:, None]
+    return {
+        "ws": None,
+        "variables": None,
+        "raw": np.stack(raw)[:, None],
+        "scores": np.where(np.isfinite(fit), fit, np.inf),
+        "terms": {"l2": fit},
+        "traces": np.zeros((images, 1, 0), np.float32),
+        "frozen": np.zeros((images, 1), bool),
+        "candidates": np.zeros((images, 1), int),
+        "labels": None,
+    }
 
 
 def _search(
@@ -229,6 +309,7 @@ def _search(
     method: Method,
     steps_per_call: int,
     progress: Callable[[Progress], None] | None,
+    watch: tuple[Callable[[Watched], None], int] | None,
 ) -> dict[str, Any]:
     total_steps, done, parts = chunks.images * chunks.per_image * method.steps, 0, []
     for index, real in chunks:
@@ -241,10 +322,15 @@ def _search(
             if progress and (done // real) % max(10, steps) < steps:
                 progress(Progress(done, total_steps, float(np.nanmin(np.asarray(losses)[:real], initial=np.inf))))
 
+        def look(step: int, ws: Array, index: np.ndarray = index[:real]) -> None:
+            images, starts = np.divmod(index, chunks.per_image)
+            watch[0](Watched(step, images, starts, np.asarray(ws)[: len(index)]))
+
+        seen = watch and (look, watch[1])
         parts.append(
             jax.tree.map(
                 lambda x, real=real: np.asarray(x)[:real],
-                _run_chunk(v[index], lanes, context, method, steps_per_call, report),
+                _run_chunk(v[index], lanes, context, method, steps_per_call, report, seen),
             )
         )
     return chunks.join(parts)
@@ -257,15 +343,26 @@ def _run_chunk(
     method: Method,
     steps_per_call: int,
     report: Callable[[int, Array], None],
+    watch: tuple[Callable[[int, Array], None], int] | None,
 ) -> dict[str, Any]:
     frozen, traces, space = jnp.zeros(v.shape[0], bool), [], method.phases[0].space
+    before, shown = 0, 0
+    if watch:
+        watch[0](0, loop.to_ws(v, lanes, context, space))
     for phase in method.phases:
         v = loop.lift(v, lanes, context, source=space, target=phase.space)
+
+        def look(done: int, v: Array, phase: Phase = phase, before: int = before) -> None:
+            nonlocal shown
+            if (before + done) // watch[1] > shown or before + done == method.steps:
+                shown = (before + done) // watch[1]
+                watch[0](before + done, loop.to_ws(v, lanes, context, phase.space))
+
         v, frozen, losses = loop.run_phase(
-            v, frozen, lanes, context, phase, steps_per_call=steps_per_call, report=report
+            v, frozen, lanes, context, phase, steps_per_call=steps_per_call, report=report, watch=watch and look
         )
         traces += [total for total, _ in losses]
-        space = phase.space
+        space, before = phase.space, before + phase.steps
     final = loop.evaluate(v, lanes, context, method.phases[-1])
     return {
         "ws": final.ws,

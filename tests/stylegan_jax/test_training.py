@@ -2,7 +2,9 @@
 """Training: data, losses and augmentation against their definitions; steps; a run resumed is a run never stopped."""
 
 import dataclasses
+import importlib.util
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -192,9 +194,9 @@ def test_load_images_refuses(tmp_path):
     (tmp_path / "text.npz").write_text("x")
     (tmp_path / "empty").mkdir()
     cases = [
-        ("nothing", {}, "training data .*nothing does not exist"),
+        ("nothing", {}, "nothing does not exist"),
         ("empty", {}, "no images in .*empty"),
-        ("empty", dict(split="train"), "--split=train needs an npz file"),
+        ("empty", dict(split="train"), "split 'train' needs an npz file"),
         ("text.npz", {}, "text.npz is not a readable npz file"),
         ("object.npz", {}, "object.npz is not a readable npz file"),
         ("none.npz", {}, "has no array 'images'; it has pictures"),
@@ -263,3 +265,30 @@ def test_widths_must_fit_the_resolution():
     """One for every doubling."""
     with pytest.raises(ValueError, match="3 widths make images of 16 px, not 8"):
         trainer.create(dataclasses.replace(CONFIG, widths=(4, 4, 4)), channels=3)
+
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("train_*.py"))
+
+
+def load_config(name):
+    """Returns the module of a file in configs/, which is no package."""
+    specification = importlib.util.spec_from_file_location(f"config_{name}", CONFIGS[0].with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", [path.stem for path in CONFIGS])
+def test_training_configs_run(name, tmp_path, shared_compilations):
+    """The smoke variant of a training config trains a few steps and stores a model that loads."""
+    config = load_config(name).get_config("smoke")
+    assert isinstance(config, TrainConfig)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2 * config.batch, config.resolution, config.resolution, 3), np.uint8)
+    lines = []
+    trainer.Trainer(config, images, tmp_path / "run").run(provenance={"source": "random"}, report=lines.append)
+    assert lines[-1]["images"] >= config.images and np.isfinite([lines[-1]["d_loss"], lines[-1]["g_loss"]]).all()
+    assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1]) == lines[-1]
+    model = checkpoint.load(tmp_path / "run" / "model")
+    assert isinstance(model, sg.Model) and model.resolution == config.resolution
+    assert model.provenance["images"] == lines[-1]["images"] and model.provenance["source"] == "random"

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m inpaint evaluate`: methods x masks x images x seeds, measured against the truth.
+
+    python -m inpaint evaluate --data faces64.npz --split report --limit 24 --starts 8 --steps 150 \\
+        --methods latent_search,ridge,biharmonic,mean_face --against ridge --output out/report
+
+Rows go to `rows*.jsonl` as soon as they are finished; the same command goes on where it stopped. Several processes may
+share a folder with `--shard 0/4`, `--shard 1/4` and so on. `table.md` and `sheets/` are made from all rows at the end.
+
+A method is one of those of `restore`, or a config file of it (`FILE.py` or `FILE.py:VARIANT`). `LABEL=METHOD` names
+it in the tables; `METHOD+search.mahalanobis=0.1+search.space=w` changes settings.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+import stylegan_jax as sg
+from inpaint import config as _config
+from inpaint import masks
+from inpaint.experiments import sheet, table
+from inpaint.experiments.estimate import seconds_per_image
+from inpaint.experiments.grid import Grid, NamedConfig, load_portraits, settings_of
+from inpaint.experiments.records import Records, fingerprint
+from inpaint.experiments.run import Runner
+from inpaint.metrics.judge import LoadedJudge
+from stylegan_jax import image_io
+
+_DATA = flags.DEFINE_string("data", None, "Images: a folder, or an npz with uint8 images [n, h, w, c].")
+_SPLIT = flags.DEFINE_string("split", None, "Take only the images of an npz whose 'split' is this, e.g. report.")
+_LIMIT = flags.DEFINE_integer("limit", None, "Take so many images, evenly spaced over the split.", lower_bound=1)
+_FIT_DATA = flags.DEFINE_string("fit_data", None, "Images for methods that are fitted; by default --data, if an npz.")
+_FIT_SPLIT = flags.DEFINE_string("fit_split", "train", "Split of the former, if it is an npz with splits.")
+_METHODS = flags.DEFINE_list("methods", ["latent_search"], f"Methods: {', '.join(_config.METHODS)}, or config files.")
+_MASKS = flags.DEFINE_list("masks", ["centre"], f"Masks: {', '.join(masks.KNOWN)}; see the README.")
+_MASK_SEED = flags.DEFINE_integer("mask_seed", 0, "Of the masks; every method and seed meets the same ones.")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Of the searches.")
+_STARTS = flags.DEFINE_integer("starts", None, "Latents optimised for every image, in all methods.")
+_STEPS = flags.DEFINE_integer("steps", None, "Optimisation steps, in all methods.")
+_GENERATOR = flags.DEFINE_string("generator", None, "Checkpoint directory; by default the demo generator.")
+_JUDGE = flags.DEFINE_string("judge", None, "Checkpoint directory of a judge; by default the one of the package.")
+_BATCH = flags.DEFINE_integer("batch", None, "Images restored together; by default what fits.", lower_bound=1)
+_SHARD = flags.DEFINE_string("shard", "0/1", "I/N: take every N-th image, beginning with I.")
+_AGAINST = flags.DEFINE_string("against", None, "Method that the tables compare the others with.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be run, and how long it may take.")
+_TABLE_ONLY = flags.DEFINE_bool("table_only", False, "Make table and sheets from the rows that are there.")
+_PICTURES = flags.DEFINE_bool("save_images", True, "Write every composite as PNG, and sheets of them.")
+_OUTPUT = flags.DEFINE_string("output", "out/evaluate", "Folder for rows, table and pictures.")
+_CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled programs (trusted input); off by default.")
+_QUIET = flags.DEFINE_bool("quiet", False, "Print the result only.")
+
+
+def _from_file(text: str) -> _config.RestoreConfig:
+    path, _, variant = text.partition(":")
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"config file {path} does not exist")
+    specification = importlib.util.spec_from_file_location(f"config_{pathlib.Path(path).stem}", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    config = module.get_config(variant)
+    if not isinstance(config, _config.RestoreConfig):
+        raise ValueError(f"{path} must return a RestoreConfig, got a {type(config).__name__}")
+    return config
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def parse_method(text: str) -> NamedConfig:
+    """Returns the method that `[LABEL=]METHOD[+SETTING=VALUE]...` describes; raises ValueError where there is none."""
+    head, *changes = text.split("+")
+    label, _, name = head.rpartition("=")
+    config = _from_file(name) if ".py" in name else _config.named(name)
+    values = {}
+    for change in changes:
+        setting, equals, value = change.partition("=")
+        if not equals:
+            raise ValueError(f"{change!r} in {text!r} is no SETTING=VALUE")
+        values[setting] = _value(value)
+    # Flags come first: what is written beside a method's name is meant for it.
+    if _STARTS.value is not None:
+        config.search.starts = _STARTS.value
+    if _STEPS.value is not None:
+        config.search.steps = _STEPS.value
+    _config.apply_overrides(config, values)
+    config.search.keep = min(config.search.keep, config.search.starts)
+    plain = text if not label else text[len(label) + 1 :]
+    return NamedConfig(label or plain, config)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    first, _, count = text.partition("/")
+    if not (first.isdigit() and count.isdigit() and int(first) < int(count)):
+        raise ValueError(f"--shard must be I/N with 0 <= I < N, got {text!r}")
+    return int(first), int(count)
+
+
+def _seeds(texts: list[str]) -> tuple[int, ...]:
+    if not texts or not all(text.isdigit() for text in texts):
+        raise ValueError(f"--seeds must be non-negative integers, got {','.join(texts)!r}")
+    return tuple(int(text) for text in texts)
+
+
+def _unique(what: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{what} named twice: {', '.join(twice)}")
+
+
+def _training_images(grid: Grid, size: int, channels: int) -> np.ndarray | None:
+    """Returns the images that methods of the grid are fitted on, or None where no method needs any."""
+    if not any(_config.METHODS[m.config.method].needs_images for m in grid.methods):
+        return None
+    path = _FIT_DATA.value or _DATA.value
+    if pathlib.Path(path).is_dir():
+        if _FIT_DATA.value is None:
+            raise ValueError("name the images that methods are fitted on by --fit_data; --data is for scores only")
+        return _channels(load_portraits(path, resolution=size).images, channels, image_io.from_uint8)
+    found = load_portraits(path, resolution=size, split=_FIT_SPLIT.value)
+    if _FIT_DATA.value is None and (_SPLIT.value is None or _SPLIT.value == _FIT_SPLIT.value):
+        raise ValueError(
+            f"methods would be fitted on the images they are scored on; --split other than {_FIT_SPLIT.value}"
+        )
+    return _channels(found.images, channels, image_io.from_uint8)
+
+
+def _channels(images: np.ndarray, channels: int, finish=lambda x: x) -> np.ndarray:
+    if images.shape[3] == channels:
+        return finish(images)
+    if channels != 1:
+        raise ValueError(f"images have {images.shape[3]} channels, the generator makes {channels}")
+    return finish(np.rint(images.mean(-1, keepdims=True)).astype(np.uint8))
+
+
+def _sha256(path: str | None) -> str | None:
+    if path is None or not pathlib.Path(path).is_file():
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _shared_settings(model: sg.Model, judge: LoadedJudge) -> dict[str, Any]:
+    data = _FIT_DATA.value or _DATA.value
+    return {
+        "generator": model.content_hash,
+        "judge": judge.content_hash,
+        "data": {"name": pathlib.Path(_DATA.value).name, "sha256": _sha256(_DATA.value), "split": _SPLIT.value},
+        "fit_data": {"name": pathlib.Path(data).name, "sha256": _sha256(data), "split": _FIT_SPLIT.value},
+        "mask_seed": _MASK_SEED.value,
+    }
+
+
+def _grid(model: sg.Model) -> Grid:
+    methods = tuple(parse_method(text) for text in _METHODS.value)
+    generators = tuple(masks.parse(text) for text in _MASKS.value)
+    _unique("methods", [method.label for method in methods])
+    _unique("masks", [generator.name for generator in generators])
+    if not methods or not generators:
+        raise ValueError("--methods and --masks must name one each at least")
+    portraits = load_portraits(_DATA.value, resolution=model.resolution, split=_SPLIT.value, limit=_LIMIT.value)
+    portraits = portraits._replace(images=_channels(portraits.images, model.generator.config.image_channels))
+    return Grid(methods, generators, portraits, _seeds(_SEEDS.value))
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns the exit code."""
+    if arguments:
+        raise ValueError(f"unexpected argument {arguments[0]!r}; all settings are flags")
+    if not _DATA.value:
+        raise ValueError("--data is needed: a folder of images, or an npz")
+    if _CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", _CACHE.value)
+    shard, folder = _shard(_SHARD.value), pathlib.Path(_OUTPUT.value)
+    model, judge = sg.load(_GENERATOR.value), LoadedJudge(_JUDGE.value)
+    grid = _grid(model)
+    if _AGAINST.value is not None and _AGAINST.value not in [method.label for method in grid.methods]:
+        raise ValueError(f"--against {_AGAINST.value!r} is none of the methods")
+    name = "rows.jsonl" if shard[1] == 1 else f"rows-{shard[0]}-of-{shard[1]}.jsonl"
+    records = Records(folder, name=name)
+    if not _TABLE_ONLY.value:
+        training_images = _training_images(grid, model.resolution, model.generator.config.image_channels)
+        runner = Runner(
+            model, judge, grid, training_images=training_images, mask_seed=_MASK_SEED.value, batch=_BATCH.value
+        )
+        settings = {m.label: settings_of(m, _shared_settings(model, judge)) for m in grid.methods}
+        prints = {label: fingerprint(found) for label, found in settings.items()}
+        units = list(grid.units(records, prints, batch=runner.batch, shard=shard))
+        if _DRY_RUN.value:
+            _print_plan(grid, units, runner, records)
+            return 0
+        _run(units, runner, records, settings, folder)
+    _write_reports(folder, grid, records)
+    return 0
+
+
+def _run(units, runner: Runner, records: Records, settings: dict[str, dict], folder: pathlib.Path) -> None:
+    began = time.perf_counter()
+    for number, unit in enumerate(units, 1):
+        rows = runner.run(unit, pictures=folder if _PICTURES.value else None)
+        records.append(rows, settings[unit.method.label])
+        if not _QUIET.value:
+            psnr = np.median([row["metrics"]["hole_psnr"] for row in rows])
+            left = (time.perf_counter() - began) / number * (len(units) - number)
+            print(
+                f"[{number}/{len(units)}] {unit.method.label}, {unit.mask.name}, seed {unit.seed}: {len(rows)} images, "
+                f"hole PSNR {psnr:.2f} dB, {rows[0]['seconds'] * len(rows):.1f} s; about {left:.0f} s left",
+                flush=True,
+            )
+
+
+def _print_plan(grid: Grid, units, runner: Runner, records: Records) -> None:
+    total, known = 0.0, True
+    for method in grid.methods:
+        for mask in grid.masks:
+            cell = [unit for unit in units if unit.method is method and unit.mask is mask]
+            left, forwards, gradients = sum(len(unit.index) for unit in cell), *runner.evaluations(method)
+            all_of_it = len(grid.portraits.names) * len(grid.seeds)
+            seconds = seconds_per_image(runner, method, records.rows.values())
+            known, total = known and seconds is not None, total + (seconds or 0) * left
+            print(
+                f"{method.label}, {mask.name}: {left} of {all_of_it} restorations left, {forwards} renders and "
+                f"{gradients} gradients each"
+            )
+    print(f"about {total:.0f} s" if known else f"about {total:.0f} s, and the methods that no row tells about")
+
+
+def _write_reports(folder: pathlib.Path, grid: Grid, records: Records) -> None:
+    labels, names = {m.label for m in grid.methods}, {m.name for m in grid.masks}
+    order = {m.label: i for i, m in enumerate(grid.methods)}
+    portraits, seeds = set(grid.portraits.names), set(grid.seeds)
+    rows = [
+        row
+        for key, row in sorted(records.rows.items(), key=lambda item: order.get(item[0].method, 0))
+        if key.method in labels and key.mask in names and key.image in portraits and key.seed in seeds
+    ]
+    if not rows:
+        raise ValueError(f"{folder} holds no rows of this grid yet")
+    against = _AGAINST.value if any(row["method"] == _AGAINST.value for row in rows) else None
+    title = f"Evaluation on {pathlib.Path(_DATA.value).name}" + (f", {_SPLIT.value}" if _SPLIT.value else "")
+    text = table.report(rows, against=against, title=title)
+    image_io.write_atomically(folder / "table.md", lambda path: pathlib.Path(path).write_text(text, encoding="utf-8"))
+    if _PICTURES.value:
+        sheet.write_sheets(folder, grid, records, mask_seed=_MASK_SEED.value)
+    whole = len(labels) * len(names) * len(portraits) * len(seeds)
+    print(text if not _QUIET.value else "", end="")
+    print(f"{len(rows)} of {whole} rows; {folder}/table.md")

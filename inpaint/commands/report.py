@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `restore` prints: the search's progress on a terminal, hole shares, results, warnings."""
+
+import pathlib
+import sys
+import time
+from typing import Any
+
+from inpaint import output
+from inpaint.photograph import Prepared
+from inpaint.search.selection import Selection
+from inpaint.search.solve import Progress, Result
+
+
+class ProgressLine:
+    """Shows how far a search is in one line that changes; made for a terminal."""
+
+    def __init__(self):
+        self.shown, self.first = 0.0, None
+
+    def __call__(self, progress: Progress) -> None:
+        """Shows a state of the search."""
+        now = time.perf_counter()
+        # The first report ends the compilation, which would spoil speed and ETA.
+        if self.first is None:
+            self.first = now, progress.done
+        if now - self.shown < 0.2 and progress.done < progress.total:
+            return
+        self.shown = now
+        speed = (progress.done - self.first[1]) / max(now - self.first[0], 1e-9)
+        eta = f"{(progress.total - progress.done) / speed:.0f} s left" if speed else "compiled"
+        line = f"  {progress.done}/{progress.total} start-steps  {speed:.0f}/s  {eta}  best {progress.best:.5f}"
+        print(f"\r{line}   ", end="" if progress.done < progress.total else "\n", flush=True)
+
+
+def progress_line(quiet: bool) -> ProgressLine | None:
+    """Returns a progress line where somebody watches: on a terminal, and not asked to be quiet."""
+    return None if quiet or not sys.stdout.isatty() else ProgressLine()
+
+
+def hole_meaning(mask: object, polarity: str) -> str:
+    """Returns which pixels are restored, in words."""
+    if mask is None:
+        return "transparent pixels are restored"
+    return f"{'white' if polarity == 'white_hole' else 'black'} in the mask is restored"
+
+
+def hole_warning(share: float, polarity: str) -> str | None:
+    """Returns a warning where the share of the hole, in [0, 1], makes an inverted mask likely."""
+    if 0.005 <= share <= 0.6:
+        return None
+    other = "black_hole" if polarity == "white_hole" else "white_hole"
+    return f"the hole is {100 * share:.2g} % of the picture: is the polarity inverted? (--mask_polarity={other})"
+
+
+def outcome(prepared: Prepared, result: Result, selection: Selection, seconds: float) -> dict[str, Any]:
+    """Returns the figures of a restoration: seconds, how well the known pixels are met (dB), and warnings."""
+    fit = float(output.psnr(selection.images[:1], prepared.image, prepared.weight)[0])
+    frozen, warnings = int(result.frozen.sum()), []
+    if frozen:
+        warnings.append(f"{frozen} of {len(result.frozen)} starts met non-finite values and were stopped")
+    if fit < 15:
+        warnings.append("the generator cannot show the known pixels well: is the image aligned as its training data?")
+    return {"seconds": round(seconds, 2), "known_psnr": round(fit, 2), "warnings": warnings}
+
+
+def print_single(row: dict[str, Any], folder: pathlib.Path, steps: int) -> None:
+    """Prints what became of the one image of a call: figures, warnings, and where the results are."""
+    if row["status"] == "skipped":
+        print(f"skipped    {folder} holds this restoration already; --overwrite makes it anew")
+        return
+    speed = f", {row['starts'] * steps / row['seconds']:.0f} start-steps/s" if steps and row["seconds"] else ""
+    print(f"done       {row['seconds']:.1f} s with compilation{speed}; known pixels met at {row['known_psnr']:.1f} dB")
+    for warning in row["warnings"]:
+        print(f"warning    {warning}")
+    pictures = [f"{kind}_1.png .. {kind}_{row['kept']}.png" for kind in ("restored", *["photo"] * row["photos"])]
+    print(f"results    {folder}/contact_sheet.png, {', '.join(pictures)}, {output.SCORES}")
+
+
+def print_row(row: dict[str, Any], number: int, count: int) -> None:
+    """Prints one image of a folder: what became of it, in one line, and its warnings."""
+    text = row["status"]
+    if row["status"] == "done":
+        text = f"hole {100 * row['hole_share']:.1f} %, {row['seconds']:.1f} s, known pixels {row['known_psnr']:.1f} dB"
+    elif row["status"] == "skipped":
+        text = "finished already, skipped"
+    print(f"[{number}/{count}] {row['image']}: {text}", flush=True)
+    for warning in row.get("warnings", ()):
+        print(f"warning    {row['image']}: {warning}", flush=True)
+
+
+def print_end(rows: list[dict[str, Any]], folder: pathlib.Path) -> int:
+    """Prints the sums over a folder, and every failure on stderr; returns the exit code.
+
+    It is 0 where all went well, 1 where nothing did, 3 where some images failed.
+    """
+    failed = [row for row in rows if row["status"] == "failed"]
+    counts = {state: sum(row["status"] == state for row in rows) for state in ("done", "skipped", "failed")}
+    print(
+        ", ".join(f"{number} {state}" for state, number in counts.items()) + f"; {folder}/{output.SUMMARY}", flush=True
+    )
+    for row in failed:
+        print(f"inpaint restore: {row['image']} failed: {row['error']}", file=sys.stderr)
+    return 0 if not failed else 1 if len(failed) == len(rows) else 3

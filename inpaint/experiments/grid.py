@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an evaluation runs: methods, masks, images and seeds, in batches of images that share a program."""
+
+import dataclasses
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from inpaint import masks
+from inpaint.config import RestoreConfig
+from inpaint.experiments.records import Identity, Records
+from stylegan_jax.training import data
+
+
+class Portraits(NamedTuple):
+    """Images to restore: uint8 `[n, h, w, c]`, their names, and the numbers that stand for them in keys."""
+
+    images: np.ndarray
+    names: tuple[str, ...]
+    ids: np.ndarray
+
+    def take(self, index: Sequence[int]) -> "Portraits":
+        """Returns those at `index`."""
+        index = np.asarray(index, int)
+        return Portraits(self.images[index], tuple(self.names[i] for i in index), self.ids[index])
+
+
+def load_portraits(path: str, *, resolution: int, split: str | None = None, limit: int | None = None) -> Portraits:
+    """Returns the images of a folder or an npz file at `resolution`.
+
+    Args:
+        path: see `stylegan_jax.training.data.load_named_images`.
+        resolution: of the generator.
+        split: of the npz.
+        limit: take so many, evenly spaced, the first and the last among them.
+
+    Raises:
+        ValueError: where there are no images.
+    """
+    images, names = data.load_named_images(path, resolution=resolution, split=split)
+    ids = np.asarray([int(n) if n.isdigit() else zlib.crc32(n.encode()) & 0x7FFFFFFF for n in names])
+    found = Portraits(images, tuple(names), ids)
+    if limit is None or limit >= len(names):
+        return found
+    if limit < 1:
+        raise ValueError(f"the limit must be at least 1, got {limit}")
+    return found.take(np.unique(np.rint(np.linspace(0, len(names) - 1, limit)).astype(int)))
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedConfig:
+    """A method under the label that its rows carry."""
+
+    label: str
+    config: RestoreConfig
+
+
+class Unit(NamedTuple):
+    """Images of one method, mask and seed that are restored together: `index` into the portraits."""
+
+    method: NamedConfig
+    mask: masks.Generator
+    seed: int
+    index: tuple[int, ...]
+
+
+def draw_mask(generator: masks.Generator, image_id: int, size: int, *, seed: int) -> np.ndarray:
+    """Returns the mask `[size, size]` of one image: it depends on nothing but these arguments."""
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(generator.name.encode()) & 0x7FFFFFFF)
+    return generator(jax.random.fold_in(key, int(image_id)), size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Every combination of methods, masks, portraits and seeds."""
+
+    methods: tuple[NamedConfig, ...]
+    masks: tuple[masks.Generator, ...]
+    portraits: Portraits
+    seeds: tuple[int, ...]
+
+    def units(
+        self, records: Records, fingerprints: dict[str, str], *, batch: dict[str, int], shard: tuple[int, int] = (0, 1)
+    ) -> Iterator[Unit]:
+        """Yields what is not finished yet, a method at a time.
+
+        Args:
+            records: finished rows.
+            fingerprints: of every method's settings, by label.
+            batch: images restored together, by label.
+            shard: (i, n) takes every n-th portrait, beginning with i.
+        """
+        mine = range(shard[0], len(self.portraits.names), shard[1])
+        for method in self.methods:
+            for mask in self.masks:
+                for seed in self.seeds:
+                    left = [
+                        i
+                        for i in mine
+                        if not records.finished(
+                            Identity(method.label, mask.name, self.portraits.names[i], seed), fingerprints[method.label]
+                        )
+                    ]
+                    step = batch[method.label]
+                    for first in range(0, len(left), step):
+                        yield Unit(method, mask, seed, tuple(left[first : first + step]))
+
+
+def settings_of(method: NamedConfig, shared: dict[str, Any]) -> dict[str, Any]:
+    """Returns all that decides a method's rows, JSON-like: its config without the seed, and what all methods share."""
+    config = dataclasses.asdict(method.config)
+    config["search"] = {name: value for name, value in config["search"].items() if name not in ("seed", "chunk")}
+    return {"method": method.label, "config": config, **shared}

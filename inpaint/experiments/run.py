@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running the units of a grid: restore, select, composite, measure."""
+
+import hashlib
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import stylegan_jax as sg
+from inpaint import config as _config
+from inpaint.experiments.grid import Grid, NamedConfig, Unit, draw_mask
+from inpaint.experiments.measure import Restored, measure
+from inpaint.experiments.records import Row
+from inpaint.metrics.judge import LoadedJudge
+from inpaint.operators import Mask
+from inpaint.output import file_name
+from inpaint.problem import Problem
+from inpaint.search.method import Fill
+from inpaint.search.selection import select
+from inpaint.search.solve import default_chunk, solve
+from stylegan_jax import checkpoint, image_io
+
+LARGEST_BATCH = 8  # images: what a kill can lose
+
+
+def picture_path(folder: pathlib.Path, row: Row) -> pathlib.Path:
+    """Returns where the composite of a row lies."""
+    where = (file_name(row["method"]), file_name(row["mask"]), str(row["seed"]))
+    return folder.joinpath("images", *where, f"{file_name(row['image'])}.png")
+
+
+class Runner:
+    """Runs units on one generator; methods are built once, so equal shapes share their programs."""
+
+    def __init__(
+        self,
+        model: sg.Model,
+        judge: LoadedJudge,
+        grid: Grid,
+        *,
+        training_images: np.ndarray | None = None,
+        mask_seed: int = 0,
+        batch: int | None = None,
+    ):
+        """Builds every method of the grid.
+
+        Args:
+            model: the generator.
+            judge: the judging network.
+            grid: what will be run.
+            training_images: `[n, h, w, c]` in [-1, 1], for methods that are fitted on them.
+            mask_seed: of all masks.
+            batch: images restored together; by default what fills a chunk, 8 at most.
+
+        Raises:
+            ValueError: where a method's settings make no sense.
+        """
+        self.model, self.judge, self.grid, self.mask_seed = model, judge, grid, mask_seed
+        self.methods = {m.label: _config.build_method(m.config, images=training_images) for m in grid.methods}
+        self.chunk = default_chunk(model.generator)
+        self.batch = {m.label: batch or self._batch(m) for m in grid.methods}
+
+    def _batch(self, method: NamedConfig) -> int:
+        if isinstance(self.methods[method.label], Fill):
+            return LARGEST_BATCH
+        chunk = method.config.search.chunk or self.chunk
+        return max(1, min(chunk // method.config.search.starts, LARGEST_BATCH, len(self.grid.portraits.names)))
+
+    def evaluations(self, method: NamedConfig) -> tuple[int, int]:
+        """Returns how often the generator will run for one image: alone, and with its gradient."""
+        built, search = self.methods[method.label], method.config.search
+        if isinstance(built, Fill):
+            return 0, 0
+        pool = built.initialisation.candidates(search.starts)
+        pool = pool if pool > search.starts else 0
+        return pool + search.starts, search.starts * (built.steps + len(built.phases))
+
+    def run(self, unit: Unit, *, pictures: pathlib.Path | None = None) -> list[Row]:
+        """Restores the images of `unit` and returns their rows; composites are written below `pictures`, if given."""
+        began, method, search = time.perf_counter(), self.methods[unit.method.label], unit.method.config.search
+        fixed = isinstance(method, Fill)
+        # The last batch is filled up by its last image, so that it runs the same programs.
+        count, full = len(unit.index), len(unit.index) if fixed else self.batch[unit.method.label]
+        index = [*unit.index, *[unit.index[-1]] * (full - count)]
+        portraits, size = self.grid.portraits.take(index), self.model.resolution
+        truths = image_io.from_uint8(portraits.images)
+        known = np.stack([draw_mask(unit.mask, i, size, seed=self.mask_seed) for i in portraits.ids])
+        problem = Problem.stack(
+            [Problem.observe(jnp.asarray(x), Mask.checked(k)) for x, k in zip(truths, known, strict=True)]
+        )
+        result = solve(
+            self.model,
+            problem,
+            method,
+            starts=search.starts,
+            key=jax.random.key(unit.seed),
+            image_ids=portraits.ids,
+            chunk=min(search.chunk or self.chunk, full * search.starts),
+        )
+        selection = select(result, keep=1, by=search.select)
+        raw = selection.images[:, 0]
+        composites = np.stack(
+            [_config.composite(unit.method.config, r, x, k) for r, x, k in zip(raw, truths, known, strict=True)]
+        )
+        figures = measure(Restored(raw, composites, result.raw, truths, known), self.judge)
+        rows = []
+        for i, figure in enumerate(figures[:count]):
+            rows.append(
+                {
+                    "method": unit.method.label,
+                    "mask": unit.mask.name,
+                    "image": portraits.names[i],
+                    "seed": unit.seed,
+                    "image_id": int(portraits.ids[i]),
+                    "image_sha256": hashlib.sha256(portraits.images[i].tobytes()).hexdigest(),
+                    "hole_share": round(float(1 - known[i].mean()), 6),
+                    "start": int(selection.starts[i, 0]),
+                    "score": float(selection.scores[i, 0]) if np.isfinite(selection.scores[i, 0]) else None,
+                    "frozen": int(result.frozen[i].sum()),
+                    "metrics": figure,
+                    "forwards": result.forwards,
+                    "gradients": result.gradients,
+                    "chunk": result.chunk,
+                    "device": f"{jax.devices()[0].platform} {jax.devices()[0].device_kind}",
+                    "versions": checkpoint.library_versions(),
+                }
+            )
+        if pictures is not None:
+            for row, composite in zip(rows, composites, strict=False):
+                image_io.write_image(picture_path(pictures, row), composite)
+        seconds = round((time.perf_counter() - began) / count, 3)
+        return [row | {"seconds": seconds} for row in rows]

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of an evaluation: medians over images, and paired bootstrap intervals of differences between methods."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from inpaint.experiments.records import Row
+from inpaint.metrics.frechet import FeatureStatistics, frechet_distance
+
+
+class Column(NamedTuple):
+    """A figure of the table: its name in the rows, its heading, its decimals, and that of the untouched images."""
+
+    name: str
+    heading: str
+    decimals: int
+    truth: str | None = None
+
+
+COLUMNS = (
+    Column("hole_psnr", "hole PSNR, dB", 2),
+    Column("best_of_k_hole_psnr", "best of K by truth (bound)", 2),
+    Column("hole_ssim", "hole SSIM", 3),
+    Column("ssim", "SSIM", 3),
+    Column("feature_distance", "feature distance", 4),
+    Column("laplacian_ratio", "Laplacian ratio", 2, "true_laplacian_ratio"),
+    Column("high_band_ratio", "high-band ratio", 2, "true_high_band_ratio"),
+    Column("seam", "seam", 2, "true_seam"),
+    Column("diversity", "diversity", 3),
+    Column("known_psnr", "known PSNR of the render, dB", 2),
+)
+COMPARED = ("hole_psnr", "hole_ssim", "feature_distance", "laplacian_ratio")
+
+
+def per_image(rows: Iterable[Row], name: str) -> dict[str, float]:
+    """Returns the figure `name` of every image, averaged over seeds; images without it are left out."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        value = row["metrics"].get(name)
+        if value is not None:
+            found.setdefault(row["image"], []).append(value)
+    return {image: float(np.mean(values)) for image, values in found.items()}
+
+
+def bootstrap_interval(
+    values: np.ndarray, *, resamples: int = 10_000, coverage: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Returns the percentile interval of the median of `values` `[n]` under resampling with replacement.
+
+    Args:
+        values: one per image; of differences between two methods on the same image the interval is a paired one.
+        resamples: how often.
+        coverage: of the interval.
+        seed: of the resampling.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"values must be [n], n at least 1, got {list(values.shape)}")
+    index = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
+    medians = np.median(values[index], axis=1)
+    low, high = np.quantile(medians, [(1 - coverage) / 2, (1 + coverage) / 2])
+    return float(low), float(high)
+
+
+def embedding_distance(rows: Iterable[Row]) -> float | None:
+    """Returns the Frechet distance between the embeddings of restored and true images, or None for one image."""
+    rows = list(rows)
+    if len({row["image"] for row in rows}) < 2:
+        return None
+    restored, true = (
+        FeatureStatistics.of([row["metrics"][name] for row in rows]) for name in ("embedding", "true_embedding")
+    )
+    return frechet_distance(restored, true)
+
+
+def _cell(values: Mapping[str, float], decimals: int) -> str:
+    return f"{np.median(list(values.values())):.{decimals}f}" if values else "-"
+
+
+def _markdown(headings: list[str], lines: list[list[str]]) -> str:
+    rows = [headings, ["---"] * len(headings), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _untouched(rows: list[Row]) -> list[str]:
+    cells = [_cell(per_image(rows, c.truth), c.decimals) if c.truth else "" for c in COLUMNS]
+    return ["untouched images", "", *cells, "", "", ""]
+
+
+def _medians(by_method: Mapping[str, list[Row]]) -> str:
+    lines = []
+    for method, rows in by_method.items():
+        images = len({row["image"] for row in rows})
+        frechet = embedding_distance(rows)
+        lines.append(
+            [
+                method,
+                str(images),
+                *[_cell(per_image(rows, c.name), c.decimals) for c in COLUMNS],
+                "-" if frechet is None else f"{frechet:.3f}",
+                f"{np.mean([row['forwards'] for row in rows]):.0f} + {np.mean([row['gradients'] for row in rows]):.0f}",
+                f"{sum(row['seconds'] for row in rows):.0f}",
+            ]
+        )
+    lines.append(_untouched([row for rows in by_method.values() for row in rows]))
+    headings = ["method", "images", *[c.heading for c in COLUMNS], "Frechet", "renders + gradients", "seconds"]
+    return _markdown(headings, lines)
+
+
+def _differences(by_method: Mapping[str, list[Row]], against: str) -> str:
+    lines = []
+    for method, rows in by_method.items():
+        if method == against:
+            continue
+        line = [method]
+        for name in COMPARED:
+            ours, theirs = per_image(rows, name), per_image(by_method[against], name)
+            shared = sorted(set(ours) & set(theirs))
+            if not shared:
+                line.append("-")
+                continue
+            difference = np.asarray([ours[image] - theirs[image] for image in shared])
+            low, high = bootstrap_interval(difference)
+            line.append(f"{np.median(difference):+.3g} [{low:+.3g}, {high:+.3g}]")
+        lines.append(line)
+    headings = {c.name: c.heading for c in COLUMNS}
+    return _markdown(["method", *[headings[name] for name in COMPARED]], lines)
+
+
+NOTES = """\
+Medians over images (averaged over seeds before). PSNR: clipped render, hole pixels x channels, range 2. "Best of K by
+truth" chooses the start by the truth: a bound, no result. SSIM and all that follows it but the last are of the
+composite. Feature distance and Frechet distance: the judging network, which no search sees. Laplacian and high-band
+ratio: detail in the hole / detail around it, 1 like its surroundings, less is blur; seam: 1 is invisible; diversity:
+root mean square difference between the starts' holes. Renders + gradients: of the generator, for one image. Seconds:
+of all images, with compilation, as timed on the device of each row.
+"""
+
+
+def report(rows: Iterable[Row], *, against: str | None = None, title: str = "Evaluation") -> str:
+    """Returns the tables of `rows` as Markdown, one for every mask.
+
+    Args:
+        rows: of an evaluation.
+        against: method that the others are compared with, by the median of the paired differences and its 95 %
+            bootstrap interval.
+        title: heading.
+
+    Raises:
+        ValueError: where no row is of the method `against`.
+    """
+    rows = list(rows)
+    order = list(dict.fromkeys(row["method"] for row in rows))
+    if against is not None and against not in order:
+        raise ValueError(f"no rows of {against!r}; methods: {', '.join(order) or 'none'}")
+    parts = [f"# {title}\n", NOTES]
+    for mask in dict.fromkeys(row["mask"] for row in rows):
+        here = [row for row in rows if row["mask"] == mask]
+        by_method = {m: found for m in order if (found := [row for row in here if row["method"] == m])}
+        share = np.median([row["hole_share"] for row in here])
+        parts += [f"## {mask} (hole {100 * share:.0f} %)\n", _medians(by_method)]
+        if against in by_method and len(by_method) > 1:
+            parts += [f"Difference to {against}, median and 95 % interval:\n", _differences(by_method, against)]
+    return "\n".join(parts)
