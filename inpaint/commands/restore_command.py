@@ -107,7 +107,7 @@ def _resolved() -> _config.RestoreConfig:
     if _METHOD.value is not None:
         if not flags.FLAGS["config"].using_default_value:
             raise ValueError("--method and --config exclude each other; a config file names its method itself")
-        overrides = config_flags.get_override_values(_CONFIG)
+        overrides = config_flags.get_override_values(flags.FLAGS["config"])
         config = _config.apply_overrides(_config.named(_METHOD.value), overrides)
     for flag in (_STARTS, _KEEP, _STEPS, _SEED, _SPACE, _INIT):
         if flag.value is not None:

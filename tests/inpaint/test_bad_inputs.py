@@ -3,6 +3,7 @@
 
 import json
 import os
+import pathlib
 import zlib
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from stylegan_jax import image_io
 
+ROOT = pathlib.Path(__file__).parents[2]
 EYES = [[5, 5], [11, 5], [8, 11]]
 
 
@@ -103,6 +105,13 @@ BAD = {
     "missing mask": (image("image.png", "none.png"), "none.png does not exist"),
     "image without mask": ([*TINY, "--image", "image.png"], "image.png needs --mask"),
     "mask without image": ([*TINY, "--mask", "mask.png"], "--mask needs --image"),
+    "method and config": (
+        [*TINY, *INPUT, "--method", "brief", "--config", f"{ROOT}/configs/restore_brief.py"],
+        "--method and --config exclude each other",
+    ),
+    "method not fitted": ([*TINY, *INPUT, "--method", "ridge"], "name them by --fit_data"),
+    "nothing to fit on": ([*TINY, *INPUT, "--method", "ridge", "--fit_data", "notes"], "no images in notes"),
+    "unknown method": ([*TINY, *INPUT, "--method", "magic"], "--method"),
     "text as image": (image("text.png"), "text.png is not an image that Pillow can read"),
     "text as mask": (image("image.png", "text.png"), "text.png is not an image that Pillow can read"),
     "empty file": (image("empty.png"), "empty.png is empty (0 bytes)"),

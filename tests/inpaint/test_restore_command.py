@@ -126,6 +126,33 @@ def test_same_seed_same_bytes(folder, restored):
         assert (again / name).read_bytes() == (folder / "second" / name).read_bytes(), name
 
 
+def test_methods_by_name(folder, run_commands):
+    """Baselines leave the same folder without latents; a rerun is skipped; a method's defaults give way to flags."""
+    np.savez(folder / "train.npz", images=np.random.default_rng(1).integers(0, 256, (6, 16, 16, 3), np.uint8))
+    cases = [
+        ["--method", "biharmonic", "--output", "smooth"],
+        ["--method", "biharmonic", "--output", "smooth"],
+        ["--method", "ridge", "--fit_data", "train.npz", "--output", "ridge"],
+        ["--method", "brief", "--output", "named", "--steps", "2", "--starts", "2", "--config.search.lr=0.05"],
+    ]
+    results = run_commands("inpaint", [["restore", *TINY, *INPUT, *case] for case in cases], folder)
+    assert [code for code, _, _ in results] == [0, 0, 0, 0], results
+    assert "skipped" in results[1][1]
+    hole, given = pixels(folder / "mask.png")[..., 0] == 255, pixels(folder / "image.png")
+    for name in ("smooth", "ridge"):
+        found = {path.name for path in (folder / name).iterdir()}
+        assert {"contact_sheet.png", "restored_1.png", "scores.json"} <= found and "latents.npz" not in found
+        restored = pixels(folder / name / "restored_1.png")
+        np.testing.assert_array_equal(restored[~hole], given[~hole])
+        assert (restored[hole] != given[hole]).any()
+        assert (
+            json.loads((folder / name / "config.json").read_text())["method"]
+            == {"smooth": "biharmonic", "ridge": "ridge"}[name]
+        )
+    search = json.loads((folder / "named" / "config.json").read_text())["config"]["search"]
+    assert (search["space"], search["init"], search["lr"], search["steps"]) == ("w", "random", 0.05, 2)
+
+
 def test_stored_latents_render_the_same_image(folder, restored, run_commands):
     """`stylegan_jax render` turns latents.npz into the raw pictures, byte for byte; another generator is refused."""
     cases = [

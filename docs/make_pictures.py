@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the pictures of the README, by its commands: `python docs/make_pictures.py` (some four minutes on two cores).
+
+Eileen Collins' portrait (NASA, public domain) comes with scikit-image.
+"""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import skimage.data
+import skimage.draw
+import skimage.io
+
+DOCS = pathlib.Path(__file__).parent
+FACE = "203.9,101.6,247.4,103.8,223.9,140.8"
+
+
+def command(folder: pathlib.Path, *arguments: str) -> None:
+    """Runs `python -m inpaint` with `arguments` in `folder`."""
+    subprocess.run([sys.executable, "-m", "inpaint", *arguments], cwd=folder, check=True)
+
+
+def photograph(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Writes photo.png and hole.png, an ellipse over the mouth; returns them, `[h, w, 3]` and `[h, w]`."""
+    photo = skimage.data.astronaut()
+    hole = np.zeros(photo.shape[:2], np.uint8)
+    hole[skimage.draw.ellipse(141, 224, 15, 24)] = 255
+    skimage.io.imsave(folder / "photo.png", photo)
+    skimage.io.imsave(folder / "hole.png", hole, check_contrast=False)
+    return photo, hole
+
+
+def main() -> None:
+    """Writes contact_sheet.png, photograph.png, film.webp and masks.png beside this file."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        command(folder, "restore")
+        shutil.copy(folder / "out/restore/contact_sheet.png", DOCS)
+        photo, hole = photograph(folder)
+        options = ["--image", "photo.png", "--mask", "hole.png", "--landmarks", FACE, "--film", "--output", "out/photo"]
+        command(folder, "restore", *options)
+        shutil.copy(folder / "out/photo/film.webp", DOCS)
+        shown = [np.where(hole[..., None] > 0, np.uint8(128), photo)]
+        shown += [skimage.io.imread(folder / f"out/photo/photo_{k}.png") for k in (1, 2)]
+        skimage.io.imsave(DOCS / "photograph.png", np.concatenate([x[16:272, 96:352] for x in shown], 1))
+        kinds = ("mouth", "rectangles:0.1-0.4", "strokes:0.2-0.3", "brush:hard", "square", "noise:0.8")
+        for kind in kinds:
+            command(folder, "mask", "--kind", kind, "--size", "128", "--output", f"masks/{kinds.index(kind)}")
+        files = [next((folder / f"masks/{i}").iterdir()) for i in range(len(kinds))]
+        row = [np.pad(skimage.io.imread(file), 4, constant_values=128) for file in files]
+        skimage.io.imsave(DOCS / "masks.png", np.concatenate(row, 1), check_contrast=False)
+
+
+if __name__ == "__main__":
+    main()
