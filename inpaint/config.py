@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from inpaint import baselines, blend, methods
+from inpaint.search import selection
 from inpaint.search.initialise import Initialisation, Mean, Prescreened, RandomMapping
 from inpaint.search.method import Fill, Method
 
@@ -90,6 +91,15 @@ def _latent_search(config: RestoreConfig, images: np.ndarray | None) -> Method:
     )
 
 
+def _brief(config: RestoreConfig, images: np.ndarray | None) -> Method:
+    search, own = config.search, METHODS["brief"].defaults().search
+    fixed = ("space", "data", "mahalanobis", "mean_distance", "noise")
+    changed = [name for name in fixed if getattr(search, name) != getattr(own, name)]
+    if changed:
+        raise ValueError(f"the method brief has {', '.join(changed)} of its own; use latent_search to change them")
+    return methods.brief(steps=search.steps, lr=search.lr, initialisation=_initialisation(search))
+
+
 def _fitted(name: str, images: np.ndarray | None) -> np.ndarray:
     if images is None:
         raise ValueError(f"the method {name} is fitted on training images; name them by --fit_data")
@@ -109,9 +119,7 @@ class NamedMethod:
 METHODS = {
     "latent_search": NamedMethod(_latent_search, "multi-start search in W, then in W+, with a prior (the default)"),
     "brief": NamedMethod(
-        lambda config, images: methods.brief(
-            steps=config.search.steps, lr=config.search.lr, initialisation=_initialisation(config.search)
-        ),
+        _brief,
         "gradient descent in W from random starts, no prior: the course brief",
         lambda: RestoreConfig(
             method="brief",
@@ -163,6 +171,10 @@ def build_method(config: RestoreConfig, *, images: np.ndarray | None = None) -> 
         raise ValueError(f"keep must be 1 to starts ({search.starts}), got {search.keep}")
     if config.composite not in COMPOSITES:
         raise ValueError(f"unknown composite {config.composite!r}; known: {', '.join(COMPOSITES)}")
+    if config.composite == "feathered" and not config.feather > 0:
+        raise ValueError(f"config.feather must be above 0, got {config.feather}; config.composite=hard has no feather")
+    if search.select not in selection.RULES:
+        raise ValueError(f"unknown selection {search.select!r}; known: {', '.join(selection.RULES)}")
     return METHODS[config.method].build(config, images)
 
 
@@ -182,5 +194,9 @@ def apply_overrides(config: RestoreConfig, values: Mapping[str, Any]) -> Restore
             target = getattr(target, parent, None)
         if not dataclasses.is_dataclass(target) or not hasattr(target, name):
             raise ValueError(f"unknown setting {path!r}")
+        kind = type(getattr(target, name))
+        value = float(value) if kind is float and type(value) is int else value
+        if type(value) is not kind:
+            raise ValueError(f"setting {path!r} must be of type {kind.__name__}, got {value!r}")
         setattr(target, name, value)
     return config

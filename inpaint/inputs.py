@@ -163,7 +163,8 @@ def find(image: str, *, mask: str | None = None, landmarks: str | None = None) -
         raise ValueError("--landmarks of six numbers fit one image; for a folder name a JSON file or a folder of them")
     mask_folder = pathlib.Path(mask) if mask is not None and os.path.isdir(mask) else None
     suffixes = image_io.file_suffixes()
-    beside = many and mask_folder is not None and os.path.samefile(folder, mask_folder)
+    home = folder if many else folder.parent
+    beside = mask_folder is not None and home.is_dir() and os.path.samefile(home, mask_folder)
     masks = {} if mask_folder is None else _files(mask_folder, "--mask", suffixes)[0]
     if mask_folder is not None and not masks:
         raise ValueError(f"--mask {mask} holds no image files")

@@ -8,6 +8,7 @@ import pathlib
 import re
 import secrets
 import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,8 +37,9 @@ def psnr(images: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> np.ndarra
 
 
 def file_name(text: str) -> str:
-    """Returns `text` as a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)
+    """Returns `text` as a file name; where more than a colon had to go, its checksum keeps different texts apart."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", text)
+    return safe if safe == text.replace(":", "_") else f"{zlib.crc32(text.encode()):08x}_{safe}"
 
 
 def check_folder(folder: str | os.PathLike, *, held: tuple[str, ...] = (SCORES,)) -> pathlib.Path:

@@ -47,8 +47,8 @@ class CheckpointError(ValueError):
 class Model:
     """A generator with what belongs to it.
 
-    `provenance` is a JSON-like dictionary (source, licence, training); `content_hash` is the sha256 of configs and
-    arrays, known for a model that was loaded.
+    `provenance` is a JSON-like dictionary (source, licence, training); `content_hash` is the sha256 of all arrays
+    with their names, known for a model that was loaded.
     """
 
     generator: stylegan2.Generator

@@ -12,10 +12,12 @@ it in the tables; `METHOD+search.mahalanobis=0.1+search.space=w` changes setting
 """
 
 import ast
+import dataclasses
 import hashlib
 import importlib.util
+import json
 import pathlib
-import time
+import re
 from typing import Any
 
 import jax
@@ -28,16 +30,19 @@ from inpaint import masks
 from inpaint.experiments import sheet, table
 from inpaint.experiments.estimate import seconds_per_image
 from inpaint.experiments.grid import Grid, NamedConfig, load_portraits, settings_of
-from inpaint.experiments.records import Records, fingerprint
+from inpaint.experiments.records import Identity, Records, fingerprint
 from inpaint.experiments.run import Runner
 from inpaint.metrics.judge import LoadedJudge
 from stylegan_jax import image_io
+from stylegan_jax.training import data
 
 _DATA = flags.DEFINE_string("data", None, "Images: a folder, or an npz with uint8 images [n, h, w, c].")
 _SPLIT = flags.DEFINE_string("split", None, "Take only the images of an npz whose 'split' is this, e.g. report.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Take so many images, evenly spaced over the split.", lower_bound=1)
 _FIT_DATA = flags.DEFINE_string("fit_data", None, "Images for methods that are fitted; by default --data, if an npz.")
-_FIT_SPLIT = flags.DEFINE_string("fit_split", "train", "Split of the former, if it is an npz with splits.")
+_FIT_SPLIT = flags.DEFINE_string(
+    "fit_split", None, "Split of the former; by default train, if it is an npz with splits."
+)
 _METHODS = flags.DEFINE_list("methods", ["latent_search"], f"Methods: {', '.join(_config.METHODS)}, or config files.")
 _MASKS = flags.DEFINE_list("masks", ["centre"], f"Masks: {', '.join(masks.KNOWN)}; see the README.")
 _MASK_SEED = flags.DEFINE_integer("mask_seed", 0, "Of the masks; every method and seed meets the same ones.")
@@ -79,14 +84,12 @@ def _value(text: str) -> Any:
 
 def parse_method(text: str) -> NamedConfig:
     """Returns the method that `[LABEL=]METHOD[+SETTING=VALUE]...` describes; raises ValueError where there is none."""
-    head, *changes = text.split("+")
+    head, *changes = re.split(r"\+(?=[A-Za-z_][\w.]*=)", text)
     label, _, name = head.rpartition("=")
     config = _from_file(name) if ".py" in name else _config.named(name)
     values = {}
     for change in changes:
-        setting, equals, value = change.partition("=")
-        if not equals:
-            raise ValueError(f"{change!r} in {text!r} is no SETTING=VALUE")
+        setting, _, value = change.partition("=")
         values[setting] = _value(value)
     # Flags come first: what is written beside a method's name is meant for it.
     if _STARTS.value is not None:
@@ -109,6 +112,7 @@ def _shard(text: str) -> tuple[int, int]:
 def _seeds(texts: list[str]) -> tuple[int, ...]:
     if not texts or not all(text.isdigit() for text in texts):
         raise ValueError(f"--seeds must be non-negative integers, got {','.join(texts)!r}")
+    _unique("seeds", [str(int(text)) for text in texts])
     return tuple(int(text) for text in texts)
 
 
@@ -122,43 +126,37 @@ def _training_images(grid: Grid, size: int, channels: int) -> np.ndarray | None:
     """Returns the images that methods of the grid are fitted on, or None where no method needs any."""
     if not any(_config.METHODS[m.config.method].needs_images for m in grid.methods):
         return None
-    path = _FIT_DATA.value or _DATA.value
-    if pathlib.Path(path).is_dir():
-        if _FIT_DATA.value is None:
-            raise ValueError("name the images that methods are fitted on by --fit_data; --data is for scores only")
-        return _channels(load_portraits(path, resolution=size).images, channels, image_io.from_uint8)
-    found = load_portraits(path, resolution=size, split=_FIT_SPLIT.value)
-    if _FIT_DATA.value is None and (_SPLIT.value is None or _SPLIT.value == _FIT_SPLIT.value):
-        raise ValueError(
-            f"methods would be fitted on the images they are scored on; --split other than {_FIT_SPLIT.value}"
-        )
-    return _channels(found.images, channels, image_io.from_uint8)
+    path, own = _FIT_DATA.value or _DATA.value, _FIT_DATA.value is None
+    if own and pathlib.Path(path).is_dir():
+        raise ValueError("name the images that methods are fitted on by --fit_data; --data is for scores only")
+    split = _FIT_SPLIT.value or ("train" if own or data.has_splits(path) else None)
+    if own and _SPLIT.value in (None, split):
+        raise ValueError("methods would be fitted on the images they are scored on; name another --split or --fit_data")
+    return image_io.from_uint8(_channels(data.load_images(path, resolution=size, split=split), channels))
 
 
-def _channels(images: np.ndarray, channels: int, finish=lambda x: x) -> np.ndarray:
+def _channels(images: np.ndarray, channels: int) -> np.ndarray:
     if images.shape[3] == channels:
-        return finish(images)
+        return images
     if channels != 1:
         raise ValueError(f"images have {images.shape[3]} channels, the generator makes {channels}")
-    return finish(np.rint(images.mean(-1, keepdims=True)).astype(np.uint8))
+    return np.rint(images.mean(-1, keepdims=True)).astype(np.uint8)
 
 
-def _sha256(path: str | None) -> str | None:
-    if path is None or not pathlib.Path(path).is_file():
-        return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _shared_settings(model: sg.Model, judge: LoadedJudge) -> dict[str, Any]:
-    data = _FIT_DATA.value or _DATA.value
-    return {
+def _settings(
+    method: NamedConfig, model: sg.Model, judge: LoadedJudge, training_images: np.ndarray | None
+) -> dict[str, Any]:
+    """Returns all that decides a method's rows but the images, masks and seeds, which rows hold themselves."""
+    fitted = training_images is not None and _config.METHODS[method.config.method].needs_images
+    shared = {
         "generator": model.content_hash,
+        "generator_config": dataclasses.asdict(model.generator.config),
         "judge": judge.content_hash,
-        "data": {"name": pathlib.Path(_DATA.value).name, "sha256": _sha256(_DATA.value), "split": _SPLIT.value},
-        "fit_data": {"name": pathlib.Path(data).name, "sha256": _sha256(data), "split": _FIT_SPLIT.value},
+        "fitted_on": hashlib.sha256(training_images.tobytes()).hexdigest() if fitted else None,
+        "data": {"name": pathlib.Path(_DATA.value).name, "split": _SPLIT.value},
         "mask_seed": _MASK_SEED.value,
     }
+    return settings_of(method, json.loads(json.dumps(shared)))
 
 
 def _grid(model: sg.Model) -> Grid:
@@ -170,7 +168,7 @@ def _grid(model: sg.Model) -> Grid:
         raise ValueError("--methods and --masks must name one each at least")
     portraits = load_portraits(_DATA.value, resolution=model.resolution, split=_SPLIT.value, limit=_LIMIT.value)
     portraits = portraits._replace(images=_channels(portraits.images, model.generator.config.image_channels))
-    return Grid(methods, generators, portraits, _seeds(_SEEDS.value))
+    return Grid(methods, generators, portraits, _seeds(_SEEDS.value), _MASK_SEED.value)
 
 
 def main(arguments: list[str]) -> int:
@@ -188,44 +186,48 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"--against {_AGAINST.value!r} is none of the methods")
     name = "rows.jsonl" if shard[1] == 1 else f"rows-{shard[0]}-of-{shard[1]}.jsonl"
     records = Records(folder, name=name)
+    training_images = _training_images(grid, model.resolution, model.generator.config.image_channels)
+    settings = {m.label: _settings(m, model, judge, training_images) for m in grid.methods}
+    prints = {label: fingerprint(found) for label, found in settings.items()}
     if not _TABLE_ONLY.value:
-        training_images = _training_images(grid, model.resolution, model.generator.config.image_channels)
-        runner = Runner(
-            model, judge, grid, training_images=training_images, mask_seed=_MASK_SEED.value, batch=_BATCH.value
-        )
-        settings = {m.label: settings_of(m, _shared_settings(model, judge)) for m in grid.methods}
-        prints = {label: fingerprint(found) for label, found in settings.items()}
+        runner = Runner(model, judge, grid, training_images=training_images, batch=_BATCH.value)
         units = list(grid.units(records, prints, batch=runner.batch, shard=shard))
         if _DRY_RUN.value:
-            _print_plan(grid, units, runner, records)
+            _print_plan(grid, units, runner, records, shard)
             return 0
+        records.start()
         _run(units, runner, records, settings, folder)
-    _write_reports(folder, grid, records)
+    # Other processes may have finished rows meanwhile.
+    _write_reports(folder, grid, Records(folder, name=name), prints)
     return 0
 
 
 def _run(units, runner: Runner, records: Records, settings: dict[str, dict], folder: pathlib.Path) -> None:
-    began = time.perf_counter()
+    took: dict[str, list[float]] = {}
     for number, unit in enumerate(units, 1):
         rows = runner.run(unit, pictures=folder if _PICTURES.value else None)
         records.append(rows, settings[unit.method.label])
         if not _QUIET.value:
-            psnr = np.median([row["metrics"]["hole_psnr"] for row in rows])
-            left = (time.perf_counter() - began) / number * (len(units) - number)
+            psnrs = [row["metrics"]["hole_psnr"] for row in rows if row["metrics"]["hole_psnr"] is not None]
+            psnr = f"{np.median(psnrs):.2f}" if psnrs else "-"
+            seconds = rows[0]["seconds"] * len(rows)
+            took.setdefault(unit.method.label, []).append(seconds)
+            # The median leaves out what was compiled; methods still unseen are left out altogether.
+            left = sum(np.median(took[rest.method.label]) for rest in units[number:] if rest.method.label in took)
             print(
                 f"[{number}/{len(units)}] {unit.method.label}, {unit.mask.name}, seed {unit.seed}: {len(rows)} images, "
-                f"hole PSNR {psnr:.2f} dB, {rows[0]['seconds'] * len(rows):.1f} s; about {left:.0f} s left",
+                f"hole PSNR {psnr} dB, {seconds:.1f} s; about {left:.0f} s left",
                 flush=True,
             )
 
 
-def _print_plan(grid: Grid, units, runner: Runner, records: Records) -> None:
+def _print_plan(grid: Grid, units, runner: Runner, records: Records, shard: tuple[int, int]) -> None:
     total, known = 0.0, True
     for method in grid.methods:
         for mask in grid.masks:
             cell = [unit for unit in units if unit.method is method and unit.mask is mask]
             left, forwards, gradients = sum(len(unit.index) for unit in cell), *runner.evaluations(method)
-            all_of_it = len(grid.portraits.names) * len(grid.seeds)
+            all_of_it = len(range(shard[0], len(grid.portraits.names), shard[1])) * len(grid.seeds)
             seconds = seconds_per_image(runner, method, records.rows.values())
             known, total = known and seconds is not None, total + (seconds or 0) * left
             print(
@@ -235,14 +237,11 @@ def _print_plan(grid: Grid, units, runner: Runner, records: Records) -> None:
     print(f"about {total:.0f} s" if known else f"about {total:.0f} s, and the methods that no row tells about")
 
 
-def _write_reports(folder: pathlib.Path, grid: Grid, records: Records) -> None:
-    labels, names = {m.label for m in grid.methods}, {m.name for m in grid.masks}
-    order = {m.label: i for i, m in enumerate(grid.methods)}
-    portraits, seeds = set(grid.portraits.names), set(grid.seeds)
+def _write_reports(folder: pathlib.Path, grid: Grid, records: Records, prints: dict[str, str]) -> None:
     rows = [
-        row
-        for key, row in sorted(records.rows.items(), key=lambda item: order.get(item[0].method, 0))
-        if key.method in labels and key.mask in names and key.image in portraits and key.seed in seeds
+        records.rows[Identity(method.label, mask.name, grid.portraits.names[i], seed)]
+        for method, mask, seed, i, done in grid.wanted(records, prints)
+        if done
     ]
     if not rows:
         raise ValueError(f"{folder} holds no rows of this grid yet")
@@ -251,7 +250,7 @@ def _write_reports(folder: pathlib.Path, grid: Grid, records: Records) -> None:
     text = table.report(rows, against=against, title=title)
     image_io.write_atomically(folder / "table.md", lambda path: pathlib.Path(path).write_text(text, encoding="utf-8"))
     if _PICTURES.value:
-        sheet.write_sheets(folder, grid, records, mask_seed=_MASK_SEED.value)
-    whole = len(labels) * len(names) * len(portraits) * len(seeds)
+        sheet.write_sheets(folder, grid, records)
+    whole = len(grid.methods) * len(grid.masks) * len(grid.portraits.names) * len(grid.seeds)
     print(text if not _QUIET.value else "", end="")
     print(f"{len(rows)} of {whole} rows; {folder}/table.md")

@@ -45,10 +45,13 @@ def hole_meaning(mask: object, polarity: str) -> str:
     return f"{'white' if polarity == 'white_hole' else 'black'} in the mask is restored"
 
 
-def hole_warning(share: float, polarity: str) -> str | None:
-    """Returns a warning where the share of the hole, in [0, 1], makes an inverted mask likely."""
+def hole_warning(share: float, polarity: str, *, masked: bool = True) -> str | None:
+    """Returns a warning where the share of the hole, in [0, 1], makes an inverted mask likely; `masked` tells whether
+    there is a mask file."""
     if 0.005 <= share <= 0.6:
         return None
+    if not masked:
+        return f"the hole is {100 * share:.2g} % of the picture: its transparent pixels"
     other = "black_hole" if polarity == "white_hole" else "white_hole"
     return f"the hole is {100 * share:.2g} % of the picture: is the polarity inverted? (--mask_polarity={other})"
 

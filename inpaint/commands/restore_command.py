@@ -19,6 +19,7 @@ flag or the config is wrong; 3 some images of a folder failed, each named in a l
 
 import dataclasses
 import functools
+import hashlib
 import pathlib
 import time
 import traceback
@@ -35,7 +36,6 @@ from inpaint import config as _config
 from inpaint import default_config, film, framing, inputs, output
 from inpaint.commands import report
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
-from inpaint.search import selection as _selection
 from inpaint.search.method import Fill
 from stylegan_jax import command_line, image_io, rendering
 from stylegan_jax.training import data
@@ -114,13 +114,6 @@ def _resolved() -> _config.RestoreConfig:
             setattr(config.search, flag.name, flag.value)
     if _KEEP.value is None:
         config.search.keep = min(config.search.keep, config.search.starts)
-    if config.composite == "feathered" and not config.feather > 0:
-        raise ValueError(
-            f"config.feather must be above 0, got {config.feather}; --config.composite=hard has no feather"
-        )
-    if config.search.select not in _selection.RULES:
-        known = ", ".join(_selection.RULES)
-        raise ValueError(f"unknown selection {config.search.select!r}; known: {known}")
     return config
 
 
@@ -177,6 +170,7 @@ class _Restorer:
     method: inpaint.Method | Fill
     model: sg.Model
     label: np.ndarray | None
+    fitted_on: str | None
 
     def prepared(
         self, source: inputs.Source | None, photograph: Photograph | None
@@ -215,6 +209,8 @@ class _Restorer:
                 "mask_band": _BAND.value,
                 "label": _LABEL.value,
                 "film": _FILM_FORMAT.value if _FILM.value else None,
+                "fitted_on": self.fitted_on,
+                "generator_config": dataclasses.asdict(self.model.generator.config),
             },
             "hole_share": round(prepared.hole_share, 6),
             "method": self.method.name,
@@ -241,7 +237,9 @@ class _Restorer:
             _say(f"image      {name}; hole {100 * prepared.hole_share:.1f} % of it ({meaning})")
         for note in prepared.notes:
             _say(f"note       {note}")
-        warning = report.hole_warning(prepared.hole_share, _POLARITY.value)
+        warning = report.hole_warning(
+            prepared.hole_share, _POLARITY.value, masked=source is None or source.mask is not None
+        )
         if warning and show:
             print(f"warning    {name}: {warning}", flush=True)
         recorder = film.Recorder() if _FILM.value and self.method.steps else None
@@ -306,6 +304,9 @@ def _restore_all(restorer: _Restorer, sources: list[inputs.Source], folder: path
     """Restores the images of a folder one after the other; returns the exit code."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
+    # First of all, so that the folder is known as ours after a kill at any moment.
+    if not (folder / output.SUMMARY).exists():
+        output.write_summary(folder, rows)
     for number, source in enumerate(sources, 1):
         try:
             row = restorer.restore(source, _photograph(source), folder / source.name, show=False)
@@ -343,9 +344,11 @@ def main(arguments: list[str]) -> int:
     if model.w_statistics is None:
         statistics = sg.estimate_w_statistics(jax.random.key(0), model.generator)
         model = dataclasses.replace(model, w_statistics=statistics)
+    fitted_on = None
     if method is None:
-        method = _config.build_method(config, images=_training_images(model))
-    restorer = _Restorer(config, method, model, _label(model))
+        images = _training_images(model)
+        method, fitted_on = _config.build_method(config, images=images), hashlib.sha256(images.tobytes()).hexdigest()
+    restorer = _Restorer(config, method, model, _label(model), fitted_on)
     device, search = jax.devices()[0], config.search
     _say(f"device     {device.platform} ({device.device_kind}), jax {jax.__version__}")
     _say(f"generator  {_GENERATOR.value or 'demo'}, {model.resolution} px, {(model.content_hash or '')[:12]}")

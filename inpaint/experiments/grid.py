@@ -2,6 +2,8 @@
 """What an evaluation runs: methods, masks, images and seeds, in batches of images that share a program."""
 
 import dataclasses
+import hashlib
+import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -73,14 +75,47 @@ def draw_mask(generator: masks.Generator, image_id: int, size: int, *, seed: int
     return generator(jax.random.fold_in(key, int(image_id)), size)
 
 
+def inputs_digest(image: np.ndarray, known: np.ndarray) -> str:
+    """Returns the sha256 of an image uint8 `[h, w, c]` and its mask `[h, w]`."""
+    digest = hashlib.sha256(np.ascontiguousarray(image).tobytes())
+    digest.update(np.packbits(known > 0).tobytes())
+    return digest.hexdigest()
+
+
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Every combination of methods, masks, portraits and seeds."""
+    """Every combination of methods, masks, portraits and seeds; `mask_seed` is that of all masks."""
 
     methods: tuple[NamedConfig, ...]
     masks: tuple[masks.Generator, ...]
     portraits: Portraits
     seeds: tuple[int, ...]
+    mask_seed: int = 0
+
+    def known(self, mask: masks.Generator, i: int) -> np.ndarray:
+        """Returns the mask `[h, w]` of portrait `i`."""
+        size = self.portraits.images.shape[1]
+        return draw_mask(mask, int(self.portraits.ids[i]), size, seed=self.mask_seed)
+
+    def wanted(
+        self, records: Records, fingerprints: dict[str, str], *, shard: tuple[int, int] = (0, 1)
+    ) -> Iterator[tuple[NamedConfig, masks.Generator, int, int, bool]]:
+        """Yields method, mask, seed, number of the portrait, and whether that row is finished.
+
+        Raises:
+            ValueError: where a row was made with other settings, or from another image or mask.
+        """
+        digests: dict[tuple[str, int], str] = {}
+        for method, mask, seed in itertools.product(self.methods, self.masks, self.seeds):
+            for i in range(shard[0], len(self.portraits.names), shard[1]):
+                key = Identity(method.label, mask.name, self.portraits.names[i], seed)
+                if key not in records.rows:
+                    yield method, mask, seed, i, False
+                    continue
+                if (mask.name, i) not in digests:
+                    digests[mask.name, i] = inputs_digest(self.portraits.images[i], self.known(mask, i))
+                done = records.finished(key, fingerprints[method.label], digests[mask.name, i])
+                yield method, mask, seed, i, done
 
     def units(
         self, records: Records, fingerprints: dict[str, str], *, batch: dict[str, int], shard: tuple[int, int] = (0, 1)
@@ -93,20 +128,12 @@ class Grid:
             batch: images restored together, by label.
             shard: (i, n) takes every n-th portrait, beginning with i.
         """
-        mine = range(shard[0], len(self.portraits.names), shard[1])
-        for method in self.methods:
-            for mask in self.masks:
-                for seed in self.seeds:
-                    left = [
-                        i
-                        for i in mine
-                        if not records.finished(
-                            Identity(method.label, mask.name, self.portraits.names[i], seed), fingerprints[method.label]
-                        )
-                    ]
-                    step = batch[method.label]
-                    for first in range(0, len(left), step):
-                        yield Unit(method, mask, seed, tuple(left[first : first + step]))
+        open_rows = (row for row in self.wanted(records, fingerprints, shard=shard) if not row[4])
+        for (label, _, seed), cell in itertools.groupby(open_rows, lambda row: (row[0].label, row[1].name, row[2])):
+            rows = list(cell)
+            method, mask, step = rows[0][0], rows[0][1], batch[label]
+            for first in range(0, len(rows), step):
+                yield Unit(method, mask, seed, tuple(row[3] for row in rows[first : first + step]))
 
 
 def settings_of(method: NamedConfig, shared: dict[str, Any]) -> dict[str, Any]:

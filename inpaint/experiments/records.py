@@ -63,11 +63,16 @@ class Records:
         else:
             self.rows[identity(line)] = line
 
-    def finished(self, wanted: Identity, expected: str) -> bool:
-        """Returns whether the row `wanted` exists with the fingerprint `expected`.
+    def start(self) -> None:
+        """Makes the folder and the file for new rows, so that a folder with pictures alone is still known as ours."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+
+    def finished(self, wanted: Identity, expected: str, inputs: str) -> bool:
+        """Returns whether the row `wanted` exists, with the fingerprint `expected` and the digest of its `inputs`.
 
         Raises:
-            ValueError: where it was made with other settings.
+            ValueError: where it was made with other settings, or from another image or mask.
         """
         row = self.rows.get(wanted)
         if row is None:
@@ -76,6 +81,11 @@ class Records:
             raise ValueError(
                 f"{self.folder} holds rows of {wanted.method} on {wanted.mask} made with other settings; "
                 "name another --output, or give the method another label (LABEL=METHOD)"
+            )
+        if row["inputs_sha256"] != inputs:
+            raise ValueError(
+                f"{self.folder} holds rows of image {wanted.image} on {wanted.mask} made from another image or mask; "
+                "name another --output"
             )
         return True
 
@@ -99,16 +109,12 @@ class Records:
 
 
 def _complete_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    found, lines = [], path.read_bytes().split(b"\n")
+    # What follows the last line feed was torn by a kill; its row is made again.
+    found, lines = [], path.read_bytes().split(b"\n")[:-1]
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
         try:
             found.append(json.loads(line))
         except ValueError as error:
-            # The last line of a killed process may be torn; its row is made again.
-            if number == len(lines):
-                break
             raise ValueError(f"{path} is damaged in line {number}; repair or remove it") from error
     return found
 

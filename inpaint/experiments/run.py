@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running the units of a grid: restore, select, composite, measure."""
 
-import hashlib
 import pathlib
 import time
 
@@ -11,7 +10,7 @@ import numpy as np
 
 import stylegan_jax as sg
 from inpaint import config as _config
-from inpaint.experiments.grid import Grid, NamedConfig, Unit, draw_mask
+from inpaint.experiments.grid import Grid, NamedConfig, Unit, inputs_digest
 from inpaint.experiments.measure import Restored, measure
 from inpaint.experiments.records import Row
 from inpaint.metrics.judge import LoadedJudge
@@ -42,7 +41,6 @@ class Runner:
         grid: Grid,
         *,
         training_images: np.ndarray | None = None,
-        mask_seed: int = 0,
         batch: int | None = None,
     ):
         """Builds every method of the grid.
@@ -52,13 +50,12 @@ class Runner:
             judge: the judging network.
             grid: what will be run.
             training_images: `[n, h, w, c]` in [-1, 1], for methods that are fitted on them.
-            mask_seed: of all masks.
             batch: images restored together; by default what fills a chunk, 8 at most.
 
         Raises:
             ValueError: where a method's settings make no sense.
         """
-        self.model, self.judge, self.grid, self.mask_seed = model, judge, grid, mask_seed
+        self.model, self.judge, self.grid = model, judge, grid
         self.methods = {m.label: _config.build_method(m.config, images=training_images) for m in grid.methods}
         self.chunk = default_chunk(model.generator)
         self.batch = {m.label: batch or self._batch(m) for m in grid.methods}
@@ -66,8 +63,10 @@ class Runner:
     def _batch(self, method: NamedConfig) -> int:
         if isinstance(self.methods[method.label], Fill):
             return LARGEST_BATCH
-        chunk = method.config.search.chunk or self.chunk
-        return max(1, min(chunk // method.config.search.starts, LARGEST_BATCH, len(self.grid.portraits.names)))
+        chunk, count = method.config.search.chunk or self.chunk, len(self.grid.portraits.names)
+        largest = max(1, min(chunk // method.config.search.starts, LARGEST_BATCH, count))
+        # Batches of equal size, since the last one is filled up.
+        return -(-count // -(-count // largest))
 
     def evaluations(self, method: NamedConfig) -> tuple[int, int]:
         """Returns how often the generator will run for one image: alone, and with its gradient."""
@@ -85,9 +84,9 @@ class Runner:
         # The last batch is filled up by its last image, so that it runs the same programs.
         count, full = len(unit.index), len(unit.index) if fixed else self.batch[unit.method.label]
         index = [*unit.index, *[unit.index[-1]] * (full - count)]
-        portraits, size = self.grid.portraits.take(index), self.model.resolution
+        portraits = self.grid.portraits.take(index)
         truths = image_io.from_uint8(portraits.images)
-        known = np.stack([draw_mask(unit.mask, i, size, seed=self.mask_seed) for i in portraits.ids])
+        known = np.stack([self.grid.known(unit.mask, i) for i in index])
         problem = Problem.stack(
             [Problem.observe(jnp.asarray(x), Mask.checked(k)) for x, k in zip(truths, known, strict=True)]
         )
@@ -115,7 +114,7 @@ class Runner:
                     "image": portraits.names[i],
                     "seed": unit.seed,
                     "image_id": int(portraits.ids[i]),
-                    "image_sha256": hashlib.sha256(portraits.images[i].tobytes()).hexdigest(),
+                    "inputs_sha256": inputs_digest(portraits.images[i], known[i]),
                     "hole_share": round(float(1 - known[i].mean()), 6),
                     "start": int(selection.starts[i, 0]),
                     "score": float(selection.scores[i, 0]) if np.isfinite(selection.scores[i, 0]) else None,

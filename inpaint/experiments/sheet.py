@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inpaint.experiments.grid import Grid, draw_mask
+from inpaint.experiments.grid import Grid
 from inpaint.experiments.records import Identity, Records
 from inpaint.experiments.run import picture_path
 from inpaint.output import file_name
@@ -14,7 +14,7 @@ from stylegan_jax import image_io
 
 
 def write_sheets(
-    folder: pathlib.Path, grid: Grid, records: Records, *, mask_seed: int, lines: int = 6, tile: int = 128
+    folder: pathlib.Path, grid: Grid, records: Records, *, lines: int = 6, tile: int = 128
 ) -> list[pathlib.Path]:
     """Writes a sheet for every mask whose pictures are there: holes, every method's composites, the truth.
 
@@ -22,7 +22,6 @@ def write_sheets(
         folder: of the evaluation; sheets go to its subfolder `sheets`.
         grid: what was run.
         records: its rows.
-        mask_seed: of the masks.
         lines: images shown, evenly spaced.
         tile: pixels that an image is enlarged to.
 
@@ -33,7 +32,7 @@ def write_sheets(
     chosen = np.unique(np.rint(np.linspace(0, count - 1, min(lines, count))).astype(int))
     written = []
     for mask in grid.masks:
-        rows = [_line(folder, grid, records, mask, i, mask_seed=mask_seed, tile=tile) for i in chosen]
+        rows = [_line(folder, grid, records, mask, i, tile=tile) for i in chosen]
         rows = [row for row in rows if row is not None]
         if rows:
             path = folder / "sheets" / f"{file_name(mask.name)}.png"
@@ -42,9 +41,9 @@ def write_sheets(
     return written
 
 
-def _line(folder, grid: Grid, records: Records, mask, i: int, *, mask_seed: int, tile: int) -> np.ndarray | None:
+def _line(folder, grid: Grid, records: Records, mask, i: int, *, tile: int) -> np.ndarray | None:
     truth = image_io.from_uint8(grid.portraits.images[i])
-    known = draw_mask(mask, int(grid.portraits.ids[i]), truth.shape[0], seed=mask_seed)[..., None]
+    known = grid.known(mask, i)[..., None]
     pictures: list[tuple[str, np.ndarray | None]] = [("hole", np.where(known > 0, truth, 0))]
     for method in grid.methods:
         row = records.rows.get(Identity(method.label, mask.name, grid.portraits.names[i], grid.seeds[0]))

@@ -66,7 +66,7 @@ def bootstrap_interval(
 
 def embedding_distance(rows: Iterable[Row]) -> float | None:
     """Returns the Frechet distance between the embeddings of restored and true images, or None for one image."""
-    rows = list(rows)
+    rows = [row for row in rows if None not in row["metrics"]["embedding"]]
     if len({row["image"] for row in rows}) < 2:
         return None
     restored, true = (

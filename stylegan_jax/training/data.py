@@ -62,6 +62,15 @@ def _from_folder(path: pathlib.Path, resolution: int) -> tuple[np.ndarray, list[
     return stacked, [str(file.relative_to(path)) for file in files]
 
 
+def has_splits(path: str | os.PathLike) -> bool:
+    """Returns whether `path` is an npz whose images are divided into splits."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return "split" in arrays
+    except (OSError, ValueError, AttributeError, TypeError):
+        return False
+
+
 def load_images(path: str | os.PathLike, *, resolution: int, split: str | None = None) -> np.ndarray:
     """Returns the training images as uint8 `[n, resolution, resolution, channels]`; see `load_named_images`."""
     return load_named_images(path, resolution=resolution, split=split)[0]

@@ -2,6 +2,7 @@
 """Evaluations: rows that survive a kill, grids that go on, tables that count right; and the command for real."""
 
 import json
+import string
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from flax import nnx
 
 import stylegan_jax as sg
-from inpaint import config, masks
+from inpaint import config, masks, output
 from inpaint.experiments import grid, records, table
 from stylegan_jax import checkpoint, image_io
 from stylegan_jax.features import Judge, JudgeConfig
@@ -19,6 +20,7 @@ SETTINGS = {"method": "a", "rate": 0.5}
 
 def row(image, *, method="a", mask="centre", seed=0, **figures):
     base = {"method": method, "mask": mask, "image": str(image), "seed": seed, "hole_share": 0.25, "seconds": 1.0}
+    base["inputs_sha256"] = "digest"
     return base | {"forwards": 3, "gradients": 10, "metrics": figures}
 
 
@@ -34,9 +36,10 @@ def test_rows_come_back(tmp_path):
     assert len((tmp_path / "new" / "rows-0-of-2.jsonl").read_text().splitlines()) == 4
 
 
-@pytest.mark.parametrize("kept", [0, 1, 30])
+@pytest.mark.parametrize("kept", [0, 1, 30, None])
 def test_a_torn_line_is_made_again(tmp_path, kept):
-    """A kill in the middle of a write costs the torn row, and what follows is written behind whole lines."""
+    """A kill in the middle of a write costs the torn row, even if its line feed alone is missing, and what follows is
+    written behind whole lines."""
     writer = records.Records(tmp_path)
     writer.append([row(1)], SETTINGS)
     whole = writer.path.read_bytes()
@@ -69,10 +72,12 @@ def test_rows_of_other_settings_are_not_taken_for_finished(tmp_path):
     found = records.Records(tmp_path)
     found.append([row(1)], SETTINGS)
     wanted, expected = records.Identity("a", "centre", "1", 0), records.fingerprint(SETTINGS)
-    assert found.finished(wanted, expected)
-    assert not found.finished(wanted._replace(image="2"), expected)
+    assert found.finished(wanted, expected, "digest")
+    assert not found.finished(wanted._replace(image="2"), expected, "digest")
     with pytest.raises(ValueError, match="made with other settings"):
-        found.finished(wanted, "other")
+        found.finished(wanted, "other", "digest")
+    with pytest.raises(ValueError, match="made from another image or mask"):
+        found.finished(wanted, expected, "another")
 
 
 def portraits(count):
@@ -86,7 +91,9 @@ def test_every_cell_is_run_once(tmp_path, shards, batch):
     methods = tuple(grid.NamedConfig(name, config.RestoreConfig()) for name in ("a", "b"))
     whole = grid.Grid(methods, (masks.parse("centre"), masks.parse("mouth")), portraits(5), (0, 7))
     found = records.Records(tmp_path)
-    found.append([row(3, method="b", mask=masks.parse("mouth").name, seed=7)], SETTINGS)
+    digest = grid.inputs_digest(whole.portraits.images[3], whole.known(masks.parse("mouth"), 3))
+    finished = row(3, method="b", mask=masks.parse("mouth").name, seed=7) | {"inputs_sha256": digest}
+    found.append([finished], SETTINGS)
     prints = {"a": "x", "b": records.fingerprint(SETTINGS)}
     cells = [
         (unit.method.label, unit.mask.name, unit.seed, i)
@@ -190,19 +197,19 @@ def test_evaluate_for_real(folder, run_commands):
             ["evaluate", *WHOLE, METHODS, "--output=whole"],
             ["evaluate", *WHOLE, METHODS, "--output=parts", "--shard=0/2"],
             ["evaluate", *WHOLE, METHODS, "--output=parts", "--shard=1/2"],
-            ["evaluate", *WHOLE, METHODS, "--output=parts"],
+            ["evaluate", *WHOLE, METHODS, "--output=parts", "--table_only"],
             ["evaluate", *WHOLE, METHODS.replace("=1.0", "=2.0"), "--output=parts"],
+            ["evaluate", *WHOLE, METHODS, "--output=parts", "--mask_seed=1", "--table_only"],
         ],
         folder,
     )
-    assert [code for code, _, _ in outcomes] == [0, 0, 0, 0, 0, 1], outcomes
+    assert [code for code, _, _ in outcomes] == [0, 0, 0, 0, 0, 1, 1], outcomes
     assert "3 of 3 restorations left, 6 renders and 6 gradients each" in outcomes[0][1]
     assert not (folder / "plan").exists()
     assert "made with other settings" in outcomes[5][2] and outcomes[5][2].count("\n") == 1
     whole, parts = (records.Records(folder / name).rows for name in ("whole", "parts"))
     assert len(whole) == 2 * 2 * 3 and whole.keys() == parts.keys()
-    # The third run had nothing left to do.
-    assert not (folder / "parts" / "rows.jsonl").exists()
+    assert "12 of 12 rows" in outcomes[4][1]
     for key, one in whole.items():
         for name, value in one["metrics"].items():
             if isinstance(value, float):
@@ -218,11 +225,17 @@ def test_evaluate_for_real(folder, run_commands):
 BAD = {
     "no data": ([], "--data is needed"),
     "missing data": (["--data=nowhere.npz"], "nowhere.npz does not exist"),
-    "unknown split": (["--data=images.npz", "--split=magic"], "with split 'magic'"),
+    "unknown split": ([*SEARCH, "--data=images.npz", "--split=magic"], "with split 'magic'"),
     "unknown method": ([*WHOLE, "--methods=magic"], "unknown method 'magic'"),
     "method twice": ([*WHOLE, "--methods=ridge,ridge"], "methods named twice: ridge"),
     "unknown setting": ([*WHOLE, "--methods=quick.py+search.magic=1"], "unknown setting 'search.magic'"),
-    "no setting": ([*WHOLE, "--methods=quick.py+search"], "is no SETTING=VALUE"),
+    "no setting": ([*WHOLE, "--methods=quick.py+search"], "config file quick.py+search does not exist"),
+    "setting of another type": ([*WHOLE, "--methods=quick.py+search.steps=abc"], "must be of type int, got 'abc'"),
+    "setting of settings": ([*WHOLE, "--methods=quick.py+search=5"], "must be of type SearchConfig, got 5"),
+    "unknown selection": ([*WHOLE, "--methods=ridge,quick.py+search.select=x", "--dry_run"], "unknown selection 'x'"),
+    "no feather": ([*WHOLE, "--methods=ridge,quick.py+feather=0"], "config.feather must be above 0"),
+    "brief in another space": ([*WHOLE, "--methods=ridge,brief+search.space=w+"], "the method brief has space of its own"),
+    "seed twice": ([*WHOLE, "--seeds=1,01"], "seeds named twice: 1"),
     "missing config": ([*WHOLE, "--methods=none.py"], "config file none.py does not exist"),
     "foreign config": ([*WHOLE, "--methods=three.py"], "must return a RestoreConfig"),
     "unknown mask": ([*WHOLE, "--masks=magic"], "magic"),
@@ -251,6 +264,14 @@ def test_bad_input_gives_one_clear_line(name, refused):
     code, _, stderr = refused[name]
     assert code in (1, 2) and stderr.count("\n") == 1, stderr
     assert BAD[name][1] in stderr
+
+
+def test_file_names_differ_where_texts_do():
+    """Plain names stay as they are; what had to be replaced leaves a checksum."""
+    names = ["19", "a.png", "a/b.png", "a_b.png", "\u5c71.png", "\u5ddd.png", "centre:0.25"]
+    found = [output.file_name(name) for name in names]
+    assert len(set(found)) == len(names) and found[:2] == names[:2] and found[-1] == "centre_0.25"
+    assert all(set(name) <= set(string.ascii_letters + string.digits + "._-") for name in found)
 
 
 def test_masks_are_drawn(folder, run_commands):

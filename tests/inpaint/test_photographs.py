@@ -370,6 +370,7 @@ def test_film(tmp_path, kind):
 def test_report(capsys):
     """A suspicious share of hole is told with the other polarity's flag; nobody watching means no progress line."""
     assert report.hole_warning(0.2, "white_hole") is None
+    assert "transparent" in report.hole_warning(0.8, "white_hole", masked=False)
     assert "--mask_polarity=black_hole" in report.hole_warning(0.8, "white_hole")
     assert "0.1 % of the picture" in report.hole_warning(0.001, "black_hole")
     assert report.progress_line(quiet=False) is None  # pytest captures the output
@@ -378,3 +379,12 @@ def test_report(capsys):
         line(inpaint.Progress(done, 30, 0.5))
     shown = capsys.readouterr().out
     assert shown.startswith("\r  10/30") and "30/30" in shown and shown.endswith("\n")
+
+
+def test_an_image_is_not_its_own_mask(tmp_path):
+    """A mask folder that holds the image itself gives the mask that is named after it, or none."""
+    for name in ("a.png", "a_mask.png", "b.png"):
+        image_io.write_image(tmp_path / name, np.zeros((2, 2), np.uint8))
+    for name, mask in (("a", "a_mask.png"), ("b", None)):
+        [source] = inputs.find(str(tmp_path / f"{name}.png"), mask=str(tmp_path))[0]
+        assert (source.mask and source.mask.name) == mask
