@@ -234,7 +234,10 @@ BAD = {
     "setting of settings": ([*WHOLE, "--methods=quick.py+search=5"], "must be of type SearchConfig, got 5"),
     "unknown selection": ([*WHOLE, "--methods=ridge,quick.py+search.select=x", "--dry_run"], "unknown selection 'x'"),
     "no feather": ([*WHOLE, "--methods=ridge,quick.py+feather=0"], "config.feather must be above 0"),
-    "brief in another space": ([*WHOLE, "--methods=ridge,brief+search.space=w+"], "the method brief has space of its own"),
+    "brief in another space": (
+        [*WHOLE, "--methods=ridge,brief+search.space=w+"],
+        "the method brief has space of its own",
+    ),
     "seed twice": ([*WHOLE, "--seeds=1,01"], "seeds named twice: 1"),
     "missing config": ([*WHOLE, "--methods=none.py"], "config file none.py does not exist"),
     "foreign config": ([*WHOLE, "--methods=three.py"], "must return a RestoreConfig"),
