@@ -26,6 +26,11 @@ def _judge_pairs(images: Array, truths: Array, state, *, graph) -> tuple[Array, 
     return feature_distance(a, b), a.embedding, b.embedding
 
 
+@functools.partial(jax.jit, static_argnames="graph")
+def _embed(images: Array, state, *, graph) -> Array:
+    return nnx.merge(graph, state)(jnp.broadcast_to(jnp.clip(images, -1, 1), (*images.shape[:3], 3))).embedding
+
+
 class LoadedJudge:
     """The judge at `path` (None: the one that comes with the package), with `content_hash` to name it in results."""
 
@@ -37,3 +42,7 @@ class LoadedJudge:
         """Returns feature distances `[n]`, and the embeddings `[n, d]` of `images` and of `truths` `[n, h, w, c]`."""
         found = _judge_pairs(jnp.asarray(images), jnp.asarray(truths), self._state, graph=self._graph)
         return tuple(np.asarray(x) for x in found)
+
+    def embed(self, images: Array) -> np.ndarray:
+        """Returns the embeddings `[n, d]` of `images` `[n, h, w, c]`."""
+        return np.asarray(_embed(jnp.asarray(images), self._state, graph=self._graph))

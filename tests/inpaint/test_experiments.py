@@ -11,7 +11,7 @@ from flax import nnx
 
 import stylegan_jax as sg
 from inpaint import config, masks, output
-from inpaint.experiments import grid, records, table
+from inpaint.experiments import assess, grid, records, table
 from stylegan_jax import checkpoint, image_io
 from stylegan_jax.features import Judge, JudgeConfig
 
@@ -172,6 +172,8 @@ def folder(tmp_path_factory):
     checkpoint.save_network(folder / "judge", judge, provenance={})
     images = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), np.uint8)
     np.savez(folder / "images.npz", images=images, split=np.asarray(["train"] * 6 + ["report"] * 3))
+    for i in range(9):
+        image_io.write_image(folder / "images" / f"{i}.png", images[i % 6])
     (folder / "foreign").mkdir()
     (folder / "foreign" / "notes.txt").write_text("keep me")
     (folder / "quick.py").write_text(
@@ -267,6 +269,53 @@ def test_bad_input_gives_one_clear_line(name, refused):
     code, _, stderr = refused[name]
     assert code in (1, 2) and stderr.count("\n") == 1, stderr
     assert BAD[name][1] in stderr
+
+
+def test_assess_for_real(folder, run_commands):
+    """Figures and pictures are there; held-back images must be held back; nothing is overwritten unasked."""
+    options = ["--generator=generator", "--judge=judge", "--data=images.npz", "--split=report", "--samples=32"]
+    options += ["--invert=2", "--starts=2", "--steps=2", "--output=assessed"]
+    outcomes = run_commands(
+        "inpaint",
+        [
+            ["assess", *options, "--restored=images"],
+            ["assess", *options],
+            ["assess", *options, "--split=train"],
+            ["assess", *options, "--output=foreign"],
+            ["assess"],
+        ],
+        folder,
+    )
+    assert [code for code, _, _ in outcomes] == [0, 1, 1, 1, 1], outcomes
+    figures = json.loads((folder / "assessed" / "figures.json").read_text())
+    assert 0 <= figures["recall"] <= 1 and figures["frechet"] > 0 and figures["nearest"] > 0
+    # The folder holds copies of training images.
+    assert figures["restored_nearest"] < 1e-3
+    for name, size in {"samples": (128, 256), "interpolation": (128, 256), "inversion": (64, 64)}.items():
+        assert image_io.read_image(folder / "assessed" / f"{name}.png")[0].shape[:2] == size, name
+    for (_, _, error), text in zip(outcomes[1:], ("--overwrite", "trained on", "other files", "--data"), strict=True):
+        assert text in error and error.count("\n") == 1
+
+
+def test_samples_do_not_depend_on_their_number():
+    """Sample i is the key's, however many are drawn."""
+    config = sg.GeneratorConfig(widths=(4, 4), z_dim=4, w_dim=4, mapping_layers=1)
+    generator = sg.Generator(config, rngs=nnx.Rngs(0))
+    few, many = (assess.draw_samples(jax.random.key(0), generator, count) for count in (3, 60))
+    assert many.shape == (60, 8, 8, 3) and np.abs(many).max() <= 1
+    np.testing.assert_array_equal(few, many[:3])
+    assert np.abs(many[0] - many[1]).max() > 1e-3
+
+
+def test_memory_is_noticed():
+    """Copies of training images are at distance 0, new ones as far as those held back."""
+    rng = np.random.default_rng(0)
+    images = np.zeros((40, 2, 2, 3), np.float32)
+    train, held_back, new = (assess.Embedded(images, rng.normal(size=(40, 6))) for _ in range(3))
+    assert assess.nearest_ratio(train, train, held_back) == 0
+    assert assess.nearest_ratio(new, train, held_back) == pytest.approx(1, abs=0.3)
+    found = assess.distances(train, train, held_back)
+    assert found["frechet"] == pytest.approx(found["frechet_floor"]) and found["precision"] == found["recall"] == 1
 
 
 def test_file_names_differ_where_texts_do():
