@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the pictures of the README, by its commands: `python docs/make_pictures.py` (some four minutes on two cores).
+"""Makes the pictures of the README, by its commands: `python docs/make_pictures.py` (some two minutes on two cores).
 
 Eileen Collins' portrait (NASA, public domain) comes with scikit-image.
 """

@@ -2,7 +2,6 @@
 """Which files belong together: images, their masks and their landmarks, single or in folders, matched by stem."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -44,12 +43,6 @@ class Source:
 def _normal(stem: str) -> str:
     """Returns a stem in one Unicode form: file systems disagree about accents."""
     return unicodedata.normalize("NFC", stem)
-
-
-def sha256(path: str | os.PathLike) -> str:
-    """Returns the hexadecimal digest of a file's contents."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(folder: pathlib.Path, flag: str, suffixes: frozenset[str]) -> tuple[dict[str, list[pathlib.Path]], int]:

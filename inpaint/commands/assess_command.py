@@ -17,8 +17,9 @@ import numpy as np
 from absl import flags
 
 import stylegan_jax as sg
-from inpaint import methods
+from inpaint import methods, output
 from inpaint.experiments import assess
+from inpaint.experiments.grid import evenly_spaced
 from inpaint.metrics.judge import LoadedJudge
 from stylegan_jax import image_io
 from stylegan_jax.training import data
@@ -42,19 +43,7 @@ _CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled pro
 
 def _load(model: sg.Model, path: str, split: str | None) -> np.ndarray:
     images = data.load_images(path, resolution=model.resolution, split=split)
-    if model.generator.config.image_channels == 1:
-        images = np.rint(images.mean(-1, keepdims=True)).astype(np.uint8)
-    return image_io.from_uint8(images)
-
-
-def _check_folder(folder: pathlib.Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder} is a file; name a folder")
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / FIGURES).is_file():
-            raise ValueError(f"--output {folder} holds other files; name an empty or a new folder")
-        if not _OVERWRITE.value:
-            raise ValueError(f"--output {folder} holds an assessment already; name another or pass --overwrite")
+    return image_io.from_uint8(data.with_channels(images, model.generator.config.image_channels))
 
 
 def _magnified(picture: np.ndarray, times: int = 2) -> np.ndarray:
@@ -70,7 +59,7 @@ def _write_pictures(folder: pathlib.Path, model: sg.Model, samples: np.ndarray, 
 
 
 def _inversion(folder: pathlib.Path, model: sg.Model, held_back: np.ndarray) -> dict[str, float]:
-    chosen = np.unique(np.rint(np.linspace(0, len(held_back) - 1, _INVERT.value)).astype(int))
+    chosen = evenly_spaced(len(held_back), _INVERT.value)
     key, method = jax.random.key(_SEED.value), methods.latent_search(steps=_STEPS.value, mahalanobis=0.0)
     found, psnr = assess.invert(key, model, held_back[chosen], method, starts=_STARTS.value)
     shown = image_io.grid(np.concatenate([held_back[chosen], found]), columns=len(chosen))
@@ -86,8 +75,9 @@ def main(arguments: list[str]) -> int:
         raise ValueError("--data is needed: an npz with images and split")
     if _SPLIT.value == _TRAIN.value:
         raise ValueError(f"--split {_SPLIT.value} is what the generator was trained on; name held-back images")
-    folder = pathlib.Path(_OUTPUT.value)
-    _check_folder(folder)
+    folder = output.check_folder(_OUTPUT.value, held=(FIGURES,))
+    if (folder / FIGURES).exists() and not _OVERWRITE.value:
+        raise ValueError(f"--output {folder} holds an assessment already; name another or pass --overwrite")
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
     model, judge = sg.load(_GENERATOR.value), LoadedJudge(_JUDGE.value)

@@ -132,15 +132,7 @@ def _training_images(grid: Grid, size: int, channels: int) -> np.ndarray | None:
     split = _FIT_SPLIT.value or ("train" if own or data.has_splits(path) else None)
     if own and _SPLIT.value in (None, split):
         raise ValueError("methods would be fitted on the images they are scored on; name another --split or --fit_data")
-    return image_io.from_uint8(_channels(data.load_images(path, resolution=size, split=split), channels))
-
-
-def _channels(images: np.ndarray, channels: int) -> np.ndarray:
-    if images.shape[3] == channels:
-        return images
-    if channels != 1:
-        raise ValueError(f"images have {images.shape[3]} channels, the generator makes {channels}")
-    return np.rint(images.mean(-1, keepdims=True)).astype(np.uint8)
+    return image_io.from_uint8(data.with_channels(data.load_images(path, resolution=size, split=split), channels))
 
 
 def _settings(
@@ -167,7 +159,7 @@ def _grid(model: sg.Model) -> Grid:
     if not methods or not generators:
         raise ValueError("--methods and --masks must name one each at least")
     portraits = load_portraits(_DATA.value, resolution=model.resolution, split=_SPLIT.value, limit=_LIMIT.value)
-    portraits = portraits._replace(images=_channels(portraits.images, model.generator.config.image_channels))
+    portraits = portraits._replace(images=data.with_channels(portraits.images, model.generator.config.image_channels))
     return Grid(methods, generators, portraits, _seeds(_SEEDS.value), _MASK_SEED.value)
 
 

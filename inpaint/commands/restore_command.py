@@ -37,7 +37,7 @@ from inpaint import default_config, film, framing, inputs, output
 from inpaint.commands import report
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.search.method import Fill
-from stylegan_jax import command_line, image_io, rendering
+from stylegan_jax import checkpoint, command_line, image_io, rendering
 from stylegan_jax.training import data
 
 _IMAGE = flags.DEFINE_string("image", None, "Image file, or a folder of them; by default a sample portrait.")
@@ -119,10 +119,7 @@ def _resolved() -> _config.RestoreConfig:
 
 def _training_images(model: sg.Model) -> np.ndarray:
     images = data.load_images(_FIT_DATA.value, resolution=model.resolution, split=_FIT_SPLIT.value)
-    channels = model.generator.config.image_channels
-    if images.shape[3] != channels:
-        images = np.rint(images.mean(-1, keepdims=True)).astype(np.uint8) if channels == 1 else images.repeat(3, 3)
-    return image_io.from_uint8(images)
+    return image_io.from_uint8(data.with_channels(images, model.generator.config.image_channels))
 
 
 def _label(model: sg.Model) -> np.ndarray | None:
@@ -197,8 +194,8 @@ class _Restorer:
             "image": "sample portrait" if source is None else str(source.image),
             "mask": None if source is None or source.mask is None else str(source.mask),
             "inputs": {
-                "image_sha256": None if source is None else inputs.sha256(source.image),
-                "mask_sha256": None if source is None or source.mask is None else inputs.sha256(source.mask),
+                "image_sha256": None if source is None else checkpoint.file_sha256(source.image),
+                "mask_sha256": None if source is None or source.mask is None else checkpoint.file_sha256(source.mask),
                 "landmarks": points,
                 "image_id": 0 if source is None else source.image_id,
             },

@@ -30,6 +30,11 @@ class Portraits(NamedTuple):
         return Portraits(self.images[index], tuple(self.names[i] for i in index), self.ids[index])
 
 
+def evenly_spaced(count: int, limit: int) -> np.ndarray:
+    """Returns `limit` (at most `count`) numbers below `count`, the first and the last among them, `[n]`."""
+    return np.unique(np.rint(np.linspace(0, count - 1, min(limit, count))).astype(int))
+
+
 def load_portraits(path: str, *, resolution: int, split: str | None = None, limit: int | None = None) -> Portraits:
     """Returns the images of a folder or an npz file at `resolution`.
 
@@ -49,7 +54,7 @@ def load_portraits(path: str, *, resolution: int, split: str | None = None, limi
         return found
     if limit < 1:
         raise ValueError(f"the limit must be at least 1, got {limit}")
-    return found.take(np.unique(np.rint(np.linspace(0, len(names) - 1, limit)).astype(int)))
+    return found.take(evenly_spaced(len(names), limit))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inpaint.experiments.grid import Grid
+from inpaint.experiments.grid import Grid, evenly_spaced
 from inpaint.experiments.records import Identity, Records
 from inpaint.experiments.run import picture_path
 from inpaint.output import file_name
@@ -28,8 +28,7 @@ def write_sheets(
     Returns:
         The files written.
     """
-    count = len(grid.portraits.names)
-    chosen = np.unique(np.rint(np.linspace(0, count - 1, min(lines, count))).astype(int))
+    chosen = evenly_spaced(len(grid.portraits.names), lines)
     written = []
     for mask in grid.masks:
         rows = [_line(folder, grid, records, mask, i, tile=tile) for i in chosen]

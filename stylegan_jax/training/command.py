@@ -6,7 +6,6 @@
 Settings come from `--config FILE` and `--config.NAME=VALUE`; a run stops and resumes without loss.
 """
 
-import hashlib
 import pathlib
 
 import jax
@@ -28,13 +27,6 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 
 
-def _sha256(path: pathlib.Path) -> str | None:
-    if not path.is_file():
-        return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _report(line: dict) -> None:
     shown = "  ".join(f"{name} {value}" for name, value in line.items())
     print(shown, flush=True)
@@ -54,8 +46,7 @@ def main(arguments: list[str]) -> int:
     run = trainer.Trainer(config, images, _OUTPUT.value, initial=initial)
     device = jax.devices()[0]
     print(f"{len(images)} images at {config.resolution} px, {device.platform} {device.device_kind}", flush=True)
-    source = pathlib.Path(_DATA.value)
-    provenance = {"source": source.name, "sha256": _sha256(source), "split": _SPLIT.value, "licence": _LICENCE.value}
+    provenance = data.provenance(_DATA.value, split=_SPLIT.value, licence=_LICENCE.value)
     if initial is not None:
         provenance["initial"] = initial.content_hash
     try:

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from stylegan_jax import image_io
+from stylegan_jax import checkpoint, image_io
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
@@ -103,6 +103,28 @@ def load_named_images(
     if not len(images):
         raise DataError(f"no images in {path}" + (f" with split {split!r}" if split else ""))
     return images, names
+
+
+def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """Returns uint8 `images` `[n, h, w, c]` with 1 or 3 channels: colours are averaged, grey is repeated.
+
+    Raises:
+        DataError: for another number of channels.
+    """
+    if images.shape[3] == channels:
+        return images
+    if channels == 1:
+        return np.rint(images.mean(-1, keepdims=True)).astype(np.uint8)
+    if channels == 3 and images.shape[3] == 1:
+        return images.repeat(3, 3)
+    raise DataError(f"images have {images.shape[3]} channels, the generator makes {channels}")
+
+
+def provenance(path: str | os.PathLike, *, split: str | None, licence: str) -> dict[str, str | None]:
+    """Returns what a model trained on `path` says of its data: name, sha256 (of an npz), split and licence."""
+    path = pathlib.Path(path)
+    sha256 = checkpoint.file_sha256(path) if path.is_file() else None
+    return {"source": path.name, "sha256": sha256, "split": split, "licence": licence}
 
 
 def batch_at(images: np.ndarray, step: int, *, batch: int, seed: int, x_flip: bool) -> np.ndarray:

@@ -4,9 +4,6 @@
 python -m stylegan_jax train_judge --data faces64.npz --split train --check tune --output runs/judge
 """
 
-import hashlib
-import pathlib
-
 import jax
 from absl import flags
 
@@ -35,11 +32,8 @@ def main(arguments: list[str]) -> int:
     images = data.load_images(_DATA.value, resolution=config.resolution, split=_SPLIT.value)
     checked = data.load_images(_DATA.value, resolution=config.resolution, split=_CHECK.value) if _CHECK.value else None
     run = judge.JudgeTrainer(config, images, _OUTPUT.value)
-    source = pathlib.Path(_DATA.value)
-    sha256 = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else None
-    provenance = {"source": source.name, "sha256": sha256, "split": _SPLIT.value, "licence": _LICENCE.value}
     run.run(
-        provenance=provenance,
+        provenance=data.provenance(_DATA.value, split=_SPLIT.value, licence=_LICENCE.value),
         report=lambda line: print("  ".join(f"{name} {value}" for name, value in line.items()), flush=True),
     )
     if checked is not None:
