@@ -19,6 +19,7 @@ def get_config(variant: str = "") -> TrainConfig:
             images=8,
             warm_start_images=4,
             decoding_weight=1.0,
+            decoding_features=1.0,
         )
     return TrainConfig(
         resolution=32,

@@ -20,7 +20,8 @@ def get_config(variant: str = "") -> TrainConfig:
             images=8,
             warm_start_images=4,
             decoding_weight=1.0,
-            decoding_resolution=4,
+            decoding_features=1.0,
+            encoder_widths=(8, 8),
         )
     return TrainConfig(
         resolution=64,
@@ -31,13 +32,14 @@ def get_config(variant: str = "") -> TrainConfig:
         mapping_layers=4,
         images=400_000,
         batch=16,
-        lr=0.002,
-        r1_gamma=0.2,
+        lr=0.0025,
+        r1_gamma=0.05,
         style_mixing=0.5,
         ema_images=5_000,
         augment_images=30_000,
-        warm_start_images=9_600,
+        warm_start_images=4_800,
         decoding_weight=2.0,
-        decoding_resolution=32,
+        decoding_features=1.0,
+        encoder_widths=(128, 128, 64, 32, 16),
         snapshot_images=4_800,
     )

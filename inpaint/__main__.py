@@ -6,6 +6,7 @@ from stylegan_jax import command_line
 COMMANDS = {
     "restore": ("inpaint.commands.restore_command", "restore the holes of images in several ways"),
     "evaluate": ("inpaint.commands.evaluate_command", "measure methods on images whose truth is known"),
+    "train": ("inpaint.commands.train_command", "train an encoder that gives the search its starts"),
     "assess": ("inpaint.commands.assess_command", "measure a generator: quality, memory, what it can show"),
     "mask": ("inpaint.commands.mask_command", "draw masks into files"),
 }

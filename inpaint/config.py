@@ -9,7 +9,7 @@ import numpy as np
 
 from inpaint import baselines, blend, methods
 from inpaint.search import selection
-from inpaint.search.initialise import Initialisation, Mean, Prescreened, RandomMapping
+from inpaint.search.initialise import Encoded, Initialisation, Mean, Prescreened, RandomMapping
 from inpaint.search.method import Fill, Method
 
 COMPOSITES = ("feathered", "hard")
@@ -20,7 +20,8 @@ class SearchConfig:
     """Settings of the search; see `inpaint.methods.latent_search` for those that it names.
 
     Attributes:
-        init: "prescreen" (the best of `pool` random latents), "random" or "mean" (with `jitter` times W's spread).
+        init: "prescreen" (the best of `pool` random latents), "random", or "mean" or "encoder" (with up to `jitter`
+            times W's spread added).
         starts: latents optimised for one image; keep: how many are shown.
         select: "best" (lowest objective) or "diverse".
         chunk: starts run at once (0: chosen for the device).
@@ -35,6 +36,7 @@ class SearchConfig:
     data: str = "l2"
     mahalanobis: float = 0.02
     mean_distance: float = 0.0
+    guess_distance: float = 0.0
     noise: str = "const"
     init: str = "prescreen"
     pool: int = 256
@@ -52,7 +54,7 @@ class RestoreConfig:
     """Settings of a restoration: the method, its search, and the composite.
 
     Attributes:
-        method: one of `METHODS`; `search` holds the settings of those that search.
+        method: one of `METHODS` (`default_method` says which); `search` holds the settings of those that search.
         composite: "feathered" or "hard"; feather: pixels of the former.
         ridge_noise: see `inpaint.baselines.ridge`.
     """
@@ -69,6 +71,7 @@ def _initialisation(search: SearchConfig) -> Initialisation:
         "prescreen": lambda: Prescreened(search.pool, search.truncation_psi),
         "random": lambda: RandomMapping(search.truncation_psi),
         "mean": lambda: Mean(search.jitter),
+        "encoder": lambda: Encoded(search.jitter),
     }
     if search.init not in known:
         raise ValueError(f"unknown init {search.init!r}; known: {', '.join(known)}")
@@ -77,7 +80,7 @@ def _initialisation(search: SearchConfig) -> Initialisation:
 
 def _latent_search(config: RestoreConfig, images: np.ndarray | None) -> Method:
     search = config.search
-    return methods.latent_search(
+    found = methods.latent_search(
         space=search.space,
         steps=search.steps,
         coarse_share=search.coarse_share,
@@ -86,14 +89,32 @@ def _latent_search(config: RestoreConfig, images: np.ndarray | None) -> Method:
         data=search.data,
         mahalanobis=search.mahalanobis,
         mean_distance=search.mean_distance,
+        guess_distance=search.guess_distance,
         noise=search.noise,
         initialisation=_initialisation(search),
+    )
+    return dataclasses.replace(found, name=config.method)
+
+
+def _encoder_defaults() -> RestoreConfig:
+    return RestoreConfig(
+        method="encoder_search",
+        search=SearchConfig(
+            steps=100,
+            coarse_share=0.0,
+            lr=0.05,
+            mahalanobis=0.0,
+            guess_distance=0.02,
+            noise="none",
+            init="encoder",
+            jitter=0.3,
+        ),
     )
 
 
 def _brief(config: RestoreConfig, images: np.ndarray | None) -> Method:
     search, own = config.search, METHODS["brief"].defaults().search
-    fixed = ("space", "data", "mahalanobis", "mean_distance", "noise")
+    fixed = ("space", "data", "mahalanobis", "mean_distance", "guess_distance", "noise")
     changed = [name for name in fixed if getattr(search, name) != getattr(own, name)]
     if changed:
         raise ValueError(f"the method brief has {', '.join(changed)} of its own; use latent_search to change them")
@@ -117,7 +138,14 @@ class NamedMethod:
 
 
 METHODS = {
-    "latent_search": NamedMethod(_latent_search, "multi-start search in W, then in W+, with a prior (the default)"),
+    "encoder_search": NamedMethod(
+        _latent_search,
+        "search in W+ from an encoder's guess and near it (the default where the generator has an encoder)",
+        _encoder_defaults,
+    ),
+    "latent_search": NamedMethod(
+        _latent_search, "multi-start search in W, then in W+, with a prior (the default without an encoder)"
+    ),
     "brief": NamedMethod(
         _brief,
         "gradient descent in W from random starts, no prior: the course brief",
@@ -145,6 +173,11 @@ METHODS = {
         needs_images=True,
     ),
 }
+
+
+def default_method(*, has_encoder: bool) -> str:
+    """Returns the name of the method for a generator with or without an encoder."""
+    return "encoder_search" if has_encoder else "latent_search"
 
 
 def named(name: str) -> RestoreConfig:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Restoration methods: functions that return a `Method`; `METHODS` finds them by name."""
 
+import dataclasses
+
 from inpaint.objective import term
-from inpaint.search.initialise import Initialisation, Prescreened, RandomMapping
+from inpaint.search.initialise import Encoded, Initialisation, Prescreened, RandomMapping
 from inpaint.search.method import Method, Phase
 from inpaint.search.schedule import adam
 from stylegan_jax import latents
@@ -18,12 +20,14 @@ def latent_search(
     data: str = "l2",
     mahalanobis: float = 0.02,
     mean_distance: float = 0.0,
+    guess_distance: float = 0.0,
     noise: str = "const",
     initialisation: Initialisation | None = None,
 ) -> Method:
     """Returns a search by Adam under NVlabs' schedule, in one space or first in W and then in W+.
 
-    Minimises `d(G(w), y) + mahalanobis * |A^T (w - mean)|^2 / dim + mean_distance * |w - mean|^2 / dim`.
+    Minimises `d(G(w), y) + mahalanobis * |A^T (w - mean)|^2 / dim + mean_distance * |w - mean|^2 / dim` and, with an
+    encoder E, `+ guess_distance * |A^T (w - E(y))|^2 / dim`.
 
     Args:
         space: "z", "w" or "w+".
@@ -32,7 +36,7 @@ def latent_search(
         lr: largest learning rate in Z or W, and in W+ where that is the only phase.
         fine_lr: largest learning rate of the phase in W+ that follows one in W.
         data: term of the known pixels, "l2" or "l1".
-        mahalanobis, mean_distance: weights of the priors (0: off).
+        mahalanobis, mean_distance, guess_distance: weights of the priors (0: off).
         noise: "const" (the stored noise maps) or "none", which gives smoother images.
         initialisation: where starts begin; by default the best of 256 random latents.
 
@@ -45,7 +49,8 @@ def latent_search(
         raise ValueError(f"unknown data term {data!r}; known: l2, l1")
     if steps < 1 or not 0 <= coarse_share < 1:
         raise ValueError(f"need steps >= 1 and coarse_share in [0, 1), got {steps} and {coarse_share}")
-    weights = {data: 1.0, "mahalanobis": mahalanobis, "mean_distance": mean_distance}
+    priors = {"mahalanobis": mahalanobis, "mean_distance": mean_distance, "guess_distance": guess_distance}
+    weights = {data: 1.0} | priors
     terms = tuple(term(name, weight) for name, weight in weights.items() if weight)
     coarse = round(steps * coarse_share) if space == "w+" else 0
     phases = ()
@@ -55,6 +60,46 @@ def latent_search(
         rate = fine_lr if coarse else lr
         phases += (Phase(latents.SPACES[space], steps - coarse, adam(rate, steps - coarse), terms, noise),)
     return Method("latent_search", phases, initialisation or Prescreened())
+
+
+def encoder_search(
+    *,
+    steps: int = 100,
+    lr: float = 0.05,
+    data: str = "l2",
+    guess_distance: float = 0.02,
+    mahalanobis: float = 0.0,
+    noise: str = "none",
+    jitter: float = 0.3,
+) -> Method:
+    """Returns a search in W+ by Adam that begins about an encoder's guess and is held near it.
+
+    Minimises `d(G(w), y) + guess_distance * |A^T (w - E(y))|^2 / dim + mahalanobis * |A^T (w - mean)|^2 / dim`. What
+    is known says little about most directions of W+; the encoder E has learned what is likely there, so a step away
+    from its guess has to pay for itself in known pixels (Zhu et al. 2020, "In-domain GAN inversion", with the distance
+    taken in W+).
+
+    Args:
+        steps, lr: of Adam under NVlabs' schedule.
+        data: term of the known pixels, "l2" or "l1".
+        guess_distance, mahalanobis: weights of the distances to the guess and to the mean of W (0: off).
+        noise: "const" (the stored noise maps) or "none"; encoders of `inpaint train` know the generator without noise.
+        jitter: see `inpaint.Encoded`.
+
+    Raises:
+        ValueError: for settings out of range.
+    """
+    found = latent_search(
+        steps=steps,
+        coarse_share=0,
+        lr=lr,
+        data=data,
+        mahalanobis=mahalanobis,
+        guess_distance=guess_distance,
+        noise=noise,
+        initialisation=Encoded(jitter),
+    )
+    return dataclasses.replace(found, name="encoder_search")
 
 
 def brief(*, steps: int = 300, lr: float = 0.1, initialisation: Initialisation | None = None) -> Method:
@@ -68,4 +113,4 @@ def brief(*, steps: int = 300, lr: float = 0.1, initialisation: Initialisation |
     return Method("brief", found.phases, found.initialisation)
 
 
-METHODS = {"latent_search": latent_search, "brief": brief}
+METHODS = {"latent_search": latent_search, "encoder_search": encoder_search, "brief": brief}

@@ -22,6 +22,7 @@ class Context(NamedTuple):
     generator: sg.Generator
     w_mean: Array  # [w_dim]
     w_whitening: Array  # [w_dim, w_dim]
+    guess: Array | None = None  # [num_ws, w_dim], what the encoder says of the problem at hand
 
 
 class Candidate(NamedTuple):
@@ -56,7 +57,19 @@ def _mahalanobis(candidate: Candidate, problem: Problem, context: Context) -> Ar
     return losses.mahalanobis(candidate.ws, context.w_mean, context.w_whitening)
 
 
-TERMS = {"l2": _l2, "l1": _l1, "mean_distance": _mean_distance, "mahalanobis": _mahalanobis}
+def _guess_distance(candidate: Candidate, problem: Problem, context: Context) -> Array:
+    if context.guess is None:
+        raise ValueError("the term guess_distance needs an encoder, and the generator has none")
+    return losses.mahalanobis(candidate.ws, context.guess, context.w_whitening)
+
+
+TERMS = {
+    "l2": _l2,
+    "l1": _l1,
+    "mean_distance": _mean_distance,
+    "mahalanobis": _mahalanobis,
+    "guess_distance": _guess_distance,
+}
 
 
 def term(name: str, weight: float = 1.0) -> Term:

@@ -22,17 +22,20 @@ from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
 from stylegan_jax import latents, parameters, stylegan2
+from stylegan_jax.encoders import masked
 from stylegan_jax.features import judge
 
 FORMAT = "stylegan_jax"
 FORMAT_VERSION = 1
 PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
 DEMO = PRETRAINED / "faces32"
+ENCODER = "encoder"
 
 _KINDS = {
     "stylegan2.Generator": (stylegan2.Generator, stylegan2.GeneratorConfig),
     "stylegan2.Discriminator": (stylegan2.Discriminator, stylegan2.DiscriminatorConfig),
     "judge.Judge": (judge.Judge, judge.JudgeConfig),
+    "masked.MaskedEncoder": (masked.MaskedEncoder, masked.MaskedEncoderConfig),
 }
 
 
@@ -47,8 +50,9 @@ class CheckpointError(ValueError):
 class Model:
     """A generator with what belongs to it.
 
-    `provenance` is a JSON-like dictionary (source, licence, training); `content_hash` is the sha256 of all arrays
-    with their names, known for a model that was loaded.
+    `encoder` says which latents an image with holes has; it is stored beside the generator, not with it, and has a
+    content hash of its own, `encoder_hash`. `provenance` is a JSON-like dictionary (source, licence, training);
+    `content_hash` is the sha256 of all arrays with their names, known for a model that was loaded.
     """
 
     generator: stylegan2.Generator
@@ -56,6 +60,8 @@ class Model:
     w_statistics: latents.WStatistics | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     content_hash: str | None = None
+    encoder: masked.MaskedEncoder | None = None
+    encoder_hash: str | None = None
 
     @property
     def resolution(self) -> int:
@@ -234,7 +240,7 @@ def _sharding() -> jax.sharding.Sharding:
 
 
 def load(path: str | os.PathLike | None = None, *, bfloat16_from: int | None = None) -> Model:
-    """Returns the model stored at `path`, in the dtypes stored.
+    """Returns the model stored at `path`, in the dtypes stored, with the encoder that lies in its folder, if any.
 
     Args:
         path: a checkpoint directory; None means the demo model that comes with the package.
@@ -264,13 +270,35 @@ def load(path: str | os.PathLike | None = None, *, bfloat16_from: int | None = N
         if has_statistics
         else None
     )
-    return Model(
+    model = Model(
         generator=networks["generator"],
         discriminator=networks.get("discriminator"),
         w_statistics=latents.WStatistics(*statistics) if has_statistics else None,
         provenance=metadata["provenance"],
         content_hash=metadata["content_hash"],
     )
+    return with_encoder(model, path / ENCODER) if has_encoder(path) else model
+
+
+def has_encoder(path: str | os.PathLike | None = None) -> bool:
+    """Returns whether an encoder lies beside the model at `path` (None: the demo model)."""
+    return (pathlib.Path(DEMO if path is None else path) / ENCODER).is_dir()
+
+
+def with_encoder(model: Model, path: str | os.PathLike) -> Model:
+    """Returns `model` with the encoder stored at `path`, which must have been trained for its generator.
+
+    Raises:
+        CheckpointError: where the encoder is missing, damaged, or of another generator.
+    """
+    encoder, encoder_hash = load_network(path, masked.MaskedEncoder)
+    trained_for = info(path)["provenance"].get("generator")
+    if trained_for != model.content_hash:
+        raise CheckpointError(
+            f"{path} is an encoder of the generator {str(trained_for)[:12]}, not of {str(model.content_hash)[:12]}; "
+            "train one with `python -m inpaint train`"
+        )
+    return dataclasses.replace(model, encoder=encoder, encoder_hash=encoder_hash)
 
 
 def load_network(path: str | os.PathLike, kind: type[Network]) -> tuple[Network, str]:

@@ -79,7 +79,7 @@ def test_one_place_for_each_library(name):
         assert reaches(found, "PIL") == []
     if not is_command(name):
         assert reaches(found, "absl.flags", "absl.app", "ml_collections.config_flags") == []
-    if not name.startswith(("stylegan_jax/training/", "inpaint/search/")):
+    if not name.startswith(("stylegan_jax/training/", "inpaint/search/", "inpaint/learned/")):
         assert reaches(found, "optax") == []
 
 

@@ -33,7 +33,7 @@ from inpaint.experiments.grid import Grid, NamedConfig, load_portraits, settings
 from inpaint.experiments.records import Identity, Records, fingerprint
 from inpaint.experiments.run import Runner
 from inpaint.metrics.judge import LoadedJudge
-from stylegan_jax import image_io
+from stylegan_jax import checkpoint, image_io
 from stylegan_jax.training import data
 
 _DATA = flags.DEFINE_string("data", None, "Images: a folder, or an npz with uint8 images [n, h, w, c].")
@@ -43,12 +43,19 @@ _FIT_DATA = flags.DEFINE_string("fit_data", None, "Images for methods that are f
 _FIT_SPLIT = flags.DEFINE_string(
     "fit_split", None, "Split of the former; by default train, if it is an npz with splits."
 )
-_METHODS = flags.DEFINE_list("methods", ["latent_search"], f"Methods: {', '.join(_config.METHODS)}, or config files.")
+_METHODS = flags.DEFINE_list(
+    "methods",
+    None,
+    f"Methods: {', '.join(_config.METHODS)}, or config files; by default what restore would take.",
+)
 _MASKS = flags.DEFINE_list("masks", ["centre"], f"Masks: {', '.join(masks.KNOWN)}; see the README.")
 _MASK_SEED = flags.DEFINE_integer("mask_seed", 0, "Of the masks; every method and seed meets the same ones.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Of the searches.")
 _STARTS = flags.DEFINE_integer("starts", None, "Latents optimised for every image, in all methods.")
 _STEPS = flags.DEFINE_integer("steps", None, "Optimisation steps, in all methods.")
+_ENCODER = flags.DEFINE_string(
+    "encoder", None, "Checkpoint of an encoder trained for the generator; by default the one in its folder, if any."
+)
 _GENERATOR = flags.DEFINE_string("generator", None, "Checkpoint directory; by default the demo generator.")
 _JUDGE = flags.DEFINE_string("judge", None, "Checkpoint directory of a judge; by default the one of the package.")
 _BATCH = flags.DEFINE_integer("batch", None, "Images restored together; by default what fits.", lower_bound=1)
@@ -139,10 +146,13 @@ def _settings(
     method: NamedConfig, model: sg.Model, judge: LoadedJudge, training_images: np.ndarray | None
 ) -> dict[str, Any]:
     """Returns all that decides a method's rows but the images, masks and seeds, which rows hold themselves."""
-    fitted = training_images is not None and _config.METHODS[method.config.method].needs_images
+    needs_images = _config.METHODS[method.config.method].needs_images
+    fitted = training_images is not None and needs_images
+    encoded = not needs_images and _config.build_method(method.config).needs_encoder
     shared = {
         "generator": model.content_hash,
         "generator_config": dataclasses.asdict(model.generator.config),
+        "encoder": model.encoder_hash if encoded else None,
         "judge": judge.content_hash,
         "fitted_on": hashlib.sha256(training_images.tobytes()).hexdigest() if fitted else None,
         "data": {"name": pathlib.Path(_DATA.value).name, "split": _SPLIT.value},
@@ -152,7 +162,8 @@ def _settings(
 
 
 def _grid(model: sg.Model) -> Grid:
-    methods = tuple(parse_method(text) for text in _METHODS.value)
+    default = [_config.default_method(has_encoder=model.encoder is not None)]
+    methods = tuple(parse_method(text) for text in (default if _METHODS.value is None else _METHODS.value))
     generators = tuple(masks.parse(text) for text in _MASKS.value)
     _unique("methods", [method.label for method in methods])
     _unique("masks", [generator.name for generator in generators])
@@ -173,6 +184,8 @@ def main(arguments: list[str]) -> int:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
     shard, folder = _shard(_SHARD.value), pathlib.Path(_OUTPUT.value)
     model, judge = sg.load(_GENERATOR.value), LoadedJudge(_JUDGE.value)
+    if _ENCODER.value is not None:
+        model = checkpoint.with_encoder(model, _ENCODER.value)
     grid = _grid(model)
     if _AGAINST.value is not None and _AGAINST.value not in [method.label for method in grid.methods]:
         raise ValueError(f"--against {_AGAINST.value!r} is none of the methods")

@@ -74,6 +74,9 @@ _LANDMARKS = flags.DEFINE_string(
     "of STEM.json.",
 )
 _GENERATOR = flags.DEFINE_string("generator", None, "Checkpoint directory; by default the demo generator.")
+_ENCODER = flags.DEFINE_string(
+    "encoder", None, "Checkpoint of an encoder trained for the generator; by default the one in its folder, if any."
+)
 _METHOD = flags.DEFINE_enum(
     "method",
     None,
@@ -89,7 +92,7 @@ _KEEP = flags.DEFINE_integer("keep", None, "Results kept.")
 _STEPS = flags.DEFINE_integer("steps", None, "Optimisation steps.")
 _SEED = flags.DEFINE_integer("seed", None, "Of everything random.")
 _SPACE = flags.DEFINE_string("space", None, "Latent space searched: z, w or w+.")
-_INIT = flags.DEFINE_string("init", None, "Where starts begin: prescreen, random or mean.")
+_INIT = flags.DEFINE_string("init", None, "Where starts begin: encoder, prescreen, random or mean.")
 _LABEL = flags.DEFINE_integer("label", None, "Class for a conditional generator; by default every start draws one.")
 _FILM = flags.DEFINE_bool("film", False, "Write an animation of how the results came about.")
 _FILM_FORMAT = flags.DEFINE_enum("film_format", "webp", image_io.ANIMATIONS, "Of the animation.")
@@ -104,11 +107,14 @@ _CONFIG = config_flags.DEFINE_config_file(
 
 def _resolved() -> _config.RestoreConfig:
     config = command_line.typed_config(_CONFIG.value, _config.RestoreConfig, field="search")
-    if _METHOD.value is not None:
-        if not flags.FLAGS["config"].using_default_value:
-            raise ValueError("--method and --config exclude each other; a config file names its method itself")
-        overrides = config_flags.get_override_values(flags.FLAGS["config"])
-        config = _config.apply_overrides(_config.named(_METHOD.value), overrides)
+    own_file = not flags.FLAGS["config"].using_default_value
+    if own_file and _METHOD.value is not None:
+        raise ValueError("--method and --config exclude each other; a config file names its method itself")
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    if not own_file and "method" not in overrides:
+        has_encoder = _ENCODER.value is not None or checkpoint.has_encoder(_GENERATOR.value)
+        name = _METHOD.value or _config.default_method(has_encoder=has_encoder)
+        config = _config.apply_overrides(_config.named(name), overrides)
     for flag in (_STARTS, _KEEP, _STEPS, _SEED, _SPACE, _INIT):
         if flag.value is not None:
             setattr(config.search, flag.name, flag.value)
@@ -207,6 +213,7 @@ class _Restorer:
                 "label": _LABEL.value,
                 "film": _FILM_FORMAT.value if _FILM.value else None,
                 "fitted_on": self.fitted_on,
+                "encoder": self.model.encoder_hash if self.method.needs_encoder else None,
                 "generator_config": dataclasses.asdict(self.model.generator.config),
             },
             "hole_share": round(prepared.hole_share, 6),
@@ -335,6 +342,8 @@ def main(arguments: list[str]) -> int:
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
     model = sg.load(_GENERATOR.value)
+    if _ENCODER.value is not None:
+        model = checkpoint.with_encoder(model, _ENCODER.value)
     if model.generator.config.image_channels not in (1, 3):
         channels = model.generator.config.image_channels
         raise ValueError(f"the generator makes images of {channels} channels; only 1 and 3 can be read from files")

@@ -15,5 +15,8 @@ def mean_distance(ws: Array, mean: Array) -> Array:
 
 def mahalanobis(ws: Array, mean: Array, whitening: Array) -> Array:
     """Returns `mean_l |A^T (w_l - mean)|^2 / w_dim`, A = `whitening` `[w_dim, w_dim]` with `A A^T` the inverse
-    covariance of W (the P-norm of Zhu et al. 2020, "Improved StyleGAN Embedding", in plain W)."""
-    return jnp.mean(jnp.square((ws - mean[None, :]) @ whitening))
+    covariance of W (the P-norm of Zhu et al. 2020, "Improved StyleGAN Embedding", in plain W).
+
+    `mean` is one for all layers, `[w_dim]`, or one for each, `[num_ws, w_dim]`.
+    """
+    return jnp.mean(jnp.square((ws - jnp.atleast_2d(mean)) @ whitening))

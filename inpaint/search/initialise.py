@@ -75,3 +75,26 @@ class Prescreened:
 
     def draw(self, key: Array, context: Context, space: latents.Space, c: Array | None) -> Array:
         return RandomMapping(self.truncation_psi).draw(key, context, space, c)
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """Starts begin about the encoder's guess: one offset in W for all layers, of W's own spread times a factor that is
+    drawn from 0 to `jitter`, so that some starts stay near and others look farther."""
+
+    jitter: float = 0.3
+
+    def candidates(self, starts: int) -> int:
+        return starts
+
+    def draw(self, key: Array, context: Context, space: latents.Space, c: Array | None) -> Array:
+        if context.guess is None:
+            raise ValueError("the generator has no encoder to begin with; train one with `python -m inpaint train`")
+        if space is latents.Z:
+            raise ValueError("an encoder's guess lies in W+, and a search in Z cannot begin there")
+        offset_key, size_key = jax.random.split(key)
+        mean = context.w_mean
+        offset = jax.random.normal(offset_key, mean.shape, mean.dtype) @ jnp.linalg.pinv(context.w_whitening)
+        size = self.jitter * jax.random.uniform(size_key, dtype=mean.dtype)
+        ws = context.guess + size * offset[None, :]
+        return ws.mean(0) if space is latents.W else ws

@@ -36,6 +36,7 @@ class Lanes(NamedTuple):
 
     problem: Problem
     c: Array | None
+    guess: Array | None = None  # [starts, num_ws, w_dim], of an encoder
 
 
 class Frozen(NamedTuple):
@@ -65,16 +66,17 @@ def merge_context(graph: Any, arrays: tuple[Any, Array, Array]) -> Context:
     return Context(nnx.merge(graph, arrays[0]), *arrays[1:])
 
 
-def _evaluate_one(v: Array, problem: Problem, c: Array | None, context: Context, phase: Phase) -> Evaluation:
-    ws = phase.space.to_ws(context.generator, v, c)
+def _evaluate_one(v: Array, lane: Lanes, context: Context, phase: Phase) -> Evaluation:
+    context = context._replace(guess=lane.guess)
+    ws = phase.space.to_ws(context.generator, v, lane.c)
     image = context.generator.synthesis(ws[None], noise=phase.noise)[0]
-    total, shares = objective.evaluate(phase.terms, Candidate(ws, image), problem, context)
+    total, shares = objective.evaluate(phase.terms, Candidate(ws, image), lane.problem, context)
     return Evaluation(total, shares, ws, image)
 
 
-def _step_one(start: Start, problem: Problem, c: Array | None, context: Context, phase: Phase):
+def _step_one(start: Start, lane: Lanes, context: Context, phase: Phase):
     def loss(v: Array) -> tuple[Array, dict[str, Array]]:
-        found = _evaluate_one(v, problem, c, context, phase)
+        found = _evaluate_one(v, lane, context, phase)
         return found.total, found.shares
 
     (total, shares), gradient = jax.value_and_grad(loss, has_aux=True)(start.v)
@@ -94,17 +96,17 @@ def _step_one(start: Start, problem: Problem, c: Array | None, context: Context,
 @functools.partial(jax.jit, static_argnames=("graph", "phase", "steps"), donate_argnames=("starts",))
 def _advance(starts: Start, lanes: Lanes, arrays: Any, *, graph: Any, phase: Phase, steps: int):
     context = merge_context(graph, arrays)
-    step = jax.vmap(lambda start, problem, c: _step_one(start, problem, c, context, phase))
+    step = jax.vmap(lambda start, lane: _step_one(start, lane, context, phase))
     if steps == 1:
-        starts, losses = step(starts, *lanes)
+        starts, losses = step(starts, lanes)
         return starts, jax.tree.map(lambda x: x[None], losses)
-    return jax.lax.scan(lambda carry, _: step(carry, *lanes), starts, length=steps)
+    return jax.lax.scan(lambda carry, _: step(carry, lanes), starts, length=steps)
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "phase"))
 def _evaluate(v: Array, lanes: Lanes, arrays: Any, *, graph: Any, phase: Phase) -> Evaluation:
     context = merge_context(graph, arrays)
-    return jax.vmap(lambda v, problem, c: _evaluate_one(v, problem, c, context, phase))(v, *lanes)
+    return jax.vmap(lambda v, lane: _evaluate_one(v, lane, context, phase))(v, lanes)
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "source", "target"))

@@ -10,7 +10,7 @@ import optax
 
 from inpaint.objective import Term
 from inpaint.problem import Problem
-from inpaint.search.initialise import Initialisation
+from inpaint.search.initialise import Encoded, Initialisation
 from stylegan_jax import latents
 
 
@@ -55,6 +55,12 @@ class Method:
         """Steps of all phases together."""
         return sum(phase.steps for phase in self.phases)
 
+    @property
+    def needs_encoder(self) -> bool:
+        """Whether an encoder's guess enters the starts or the objective."""
+        terms = [term.name for phase in self.phases for term in phase.terms]
+        return isinstance(self.initialisation, Encoded) or "guess_distance" in terms
+
 
 @dataclasses.dataclass(frozen=True)
 class Fill:
@@ -70,3 +76,8 @@ class Fill:
     def steps(self) -> int:
         """None are taken."""
         return 0
+
+    @property
+    def needs_encoder(self) -> bool:
+        """It has no use for one."""
+        return False

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import Array
 
 import stylegan_jax as sg
@@ -97,6 +98,28 @@ def make_context(model: sg.Model | sg.Generator) -> Context:
     return Context(model.generator, statistics.mean, statistics.whitening())
 
 
+@functools.partial(jax.jit, static_argnames="graph")
+def _encode(image: Array, known: Array, state: Any, *, graph: Any) -> Array:
+    return nnx.merge(graph, state)(image[None], known[None])[0]
+
+
+def _guess(model: sg.Model | sg.Generator, problem: Problem) -> Array:
+    """Returns the encoder's latents `[images, num_ws, w_dim]` of a batch of problems."""
+    encoder = None if isinstance(model, sg.Generator) else model.encoder
+    if encoder is None:
+        raise ValueError(
+            "the method begins with an encoder and the generator has none; choose another initialisation (prescreen, "
+            "random, mean) or train one with `python -m inpaint train`"
+        )
+    if problem.operator.known is None:
+        raise ValueError("the encoder reads images with holes, and this problem has no mask")
+    graph, state = nnx.split(encoder)
+    known = (problem.operator.known > 0.5).astype(jnp.float32)
+    # One at a time: the guess of an image must not depend on how many there are.
+    pairs = zip(problem.measurement, known, strict=True)
+    return jnp.stack([_encode(image, shown, state, graph=graph) for image, shown in pairs])
+
+
 def _check(generator: sg.Generator, problem: Problem, starts: int, label: Array | None) -> None:
     config = generator.config
     size = (config.resolution, config.resolution, config.image_channels)
@@ -119,9 +142,9 @@ def _check(generator: sg.Generator, problem: Problem, starts: int, label: Array 
 class _Chunks:
     """Runs functions over `[images, starts]` lanes, a fixed number at a time; the last chunk is padded."""
 
-    def __init__(self, problem: Problem, per_image: int, size: int):
+    def __init__(self, problem: Problem, guess: Array | None, per_image: int, size: int):
         self.images = problem.measurement.shape[0]
-        self.problem, self.per_image = problem, per_image
+        self.problem, self.guess, self.per_image = problem, guess, per_image
         self.size = min(size, self.images * per_image)
 
     def __iter__(self):
@@ -132,7 +155,11 @@ class _Chunks:
 
     def lanes(self, index: np.ndarray, c: Array | None) -> loop.Lanes:
         image = jnp.asarray(index // self.per_image)
-        return loop.Lanes(jax.tree.map(lambda x: x[image], self.problem), None if c is None else c[index])
+        return loop.Lanes(
+            jax.tree.map(lambda x: x[image], self.problem),
+            None if c is None else c[index],
+            None if self.guess is None else self.guess[image],
+        )
 
     def join(self, parts: list[Any]) -> Any:
         """Returns the pytrees of all chunks, `[lanes, ...]`, as `[images, per_image, ...]` numpy arrays."""
@@ -145,6 +172,7 @@ def _draw(
     key: Array,
     ids: Array,
     candidates: Array,
+    guesses: Array | None,
     label: Array | None,
     arrays: Any,
     *,
@@ -152,19 +180,20 @@ def _draw(
     initialisation: Initialisation,
     space: latents.Space,
 ) -> tuple[Array, Array | None]:
-    """Returns variables and labels of candidates, `[n, ...]`; `ids` and `candidates` `[n]` name their keys."""
+    """Returns variables and labels of candidates, `[n, ...]`; `ids` and `candidates` `[n]` name their keys, `guesses`
+    `[n, num_ws, w_dim]` are an encoder's."""
     context = loop.merge_context(graph, arrays)
     c_dim = context.generator.config.c_dim
 
-    def one(image_id: Array, candidate: Array) -> tuple[Array, Array | None]:
+    def one(image_id: Array, candidate: Array, guess: Array | None) -> tuple[Array, Array | None]:
         own = jax.random.fold_in(jax.random.fold_in(key, image_id), candidate)
         v_key, c_key = jax.random.split(own)
         c = latents.random_labels(c_key, c_dim, 1)
         c = c if c is None else c[0].astype(context.w_mean.dtype)
         c = c if label is None else label
-        return initialisation.draw(v_key, context, space, c), c
+        return initialisation.draw(v_key, context._replace(guess=guess), space, c), c
 
-    return jax.vmap(one)(ids, candidates)
+    return jax.vmap(one)(ids, candidates, guesses)
 
 
 def _choose(
@@ -240,11 +269,13 @@ def solve(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     count = method.initialisation.candidates(starts)
+    guess = _guess(model, problem) if method.needs_encoder else None
     frozen_context = loop.split_context(context)
     v, c = _draw(
         key,
         jnp.asarray(np.repeat(ids, count)),
         jnp.asarray(np.tile(np.arange(count), images)),
+        None if guess is None else jnp.repeat(guess, count, axis=0),
         label,
         frozen_context.arrays,
         graph=frozen_context.graph,
@@ -252,11 +283,11 @@ def solve(
         space=method.phases[0].space,
     )
     # The sweep over the pool takes the same lanes at once as the search, so that both use one compiled evaluation.
-    sweep = _Chunks(problem, count, min(chunk, images * starts))
+    sweep = _Chunks(problem, guess, count, min(chunk, images * starts))
     chosen = _choose(sweep, v, c, frozen_context, method, starts)
     lanes = (np.arange(images)[:, None] * count + chosen).reshape(-1)
     v, c = v[lanes], None if c is None else c[lanes]
-    chunks = _Chunks(problem, starts, chunk)
+    chunks = _Chunks(problem, guess, starts, chunk)
     found = _search(chunks, v, c, frozen_context, method, steps_per_call, progress, watch and (watch, watch_every))
     found |= {"candidates": chosen, "labels": None if c is None else np.asarray(c).reshape(images, starts, -1)}
     pool = count if count > starts else 0

@@ -27,8 +27,14 @@ class TrainConfig:
         warm_start_images: images for which the generator first learns to decode whitened principal components.
         decoding_weight: weight of that decoding loss in the adversarial steps that follow (0: off); on small data it
             keeps every training image within reach of the latents.
+        decoding_features: weight of the distance of the same images in the discriminator's features, which asks for
+            likely detail where the decoding loss asks for its mean.
         decoding_resolution: resolution at which the components are computed (0: `resolution`); a run that begins with
             a smaller model keeps that model's, so that the latents go on meaning the same images.
+        encoder_widths: channels of an encoder at 4, 8, ..., resolution, which is trained along and reads the images
+            that are to be decoded, in place of principal components; empty for none. It lets the generator learn
+            detail that components do not hold.
+        encoder_prior: weight of the distance of its latents from the mean of W, in units of W's spread.
         bfloat16_from: blocks of at least this resolution compute in bfloat16 (0: none).
         snapshot_images: images between two snapshots (state, model and sample sheet).
         seed: of everything random.
@@ -59,7 +65,10 @@ class TrainConfig:
     augment_images: float = 100_000.0
     warm_start_images: int = 0
     decoding_weight: float = 0.0
+    decoding_features: float = 0.0
     decoding_resolution: int = 0
+    encoder_widths: tuple[int, ...] = ()
+    encoder_prior: float = 0.01
     bfloat16_from: int = 0
     snapshot_images: int = 20_000
     seed: int = 0

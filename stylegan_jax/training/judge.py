@@ -7,11 +7,8 @@ noise, another portrait's pixels, or one flat colour.
 """
 
 import dataclasses
-import functools
-import json
 import os
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,7 +21,7 @@ from jax import Array
 
 from stylegan_jax import checkpoint, image_io
 from stylegan_jax.features.judge import Judge, JudgeConfig
-from stylegan_jax.training import data
+from stylegan_jax.training import data, run
 
 DAMAGES = ("blur", "noise", "swap", "flat")
 
@@ -195,21 +192,20 @@ class JudgeTrainer:
 
     def run(self, *, provenance: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
         """Trains to the end, with snapshots at intervals; `report` is called with every line of the log."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        config, pending, began = self.config, [], time.perf_counter()
-        key = jax.random.key(config.seed)
-        draw = functools.partial(data.batch_at, self.images, batch=config.batch, seed=config.seed, x_flip=False)
-        saved = int(self.state.images)
-        while (seen := int(self.state.images)) < config.images:
-            step = seen // config.batch
-            self.state, statistics = self._step(jax.random.fold_in(key, step), self.state, draw(step))
-            pending.append(statistics)
-            if seen - saved >= config.snapshot_images or seen + config.batch >= config.images:
-                means = {n: round(float(np.mean([np.asarray(s[n]) for s in pending])), 4) for n in pending[0]}
-                speed = len(pending) * config.batch / (time.perf_counter() - began)
-                line = {"images": int(self.state.images), "images_per_second": round(speed, 1), **means}
-                with open(self.folder / "log.jsonl", "a", encoding="utf-8") as log:
-                    log.write(json.dumps(line) + "\n")
-                report(line)
-                self.snapshot(provenance=provenance)
-                saved, pending, began = seen, [], time.perf_counter()
+        config, key = self.config, jax.random.key(self.config.seed)
+
+        def step(number: int) -> dict[str, Array]:
+            images = data.batch_at(self.images, number, batch=config.batch, seed=config.seed, x_flip=False)
+            self.state, statistics = self._step(jax.random.fold_in(key, number), self.state, images)
+            return statistics
+
+        run.run(
+            self.folder,
+            step,
+            seen=int(self.state.images),
+            images=config.images,
+            batch=config.batch,
+            snapshot=lambda: self.snapshot(provenance=provenance),
+            snapshot_images=config.snapshot_images,
+            report=report,
+        )

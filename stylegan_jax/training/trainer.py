@@ -18,13 +18,14 @@ from flax import nnx
 from jax import Array
 
 from stylegan_jax import checkpoint, image_io, latents, parameters, stylegan2
+from stylegan_jax.encoders import MaskedEncoder, MaskedEncoderConfig
 from stylegan_jax.training import augment, data, losses, warm_start
 from stylegan_jax.training.config import TrainConfig
 
 # Other settings (length, weights of losses, rates) may change when a run is resumed.
 FIXED_BY_STATE = (
     "resolution channel_base channel_max widths z_dim w_dim mapping_layers conv_clamp batch x_flip warm_start_images "
-    "decoding_resolution seed"
+    "decoding_resolution encoder_widths seed"
 ).split()
 
 
@@ -40,6 +41,8 @@ class State(NamedTuple):
     warm_images: Array
     augment_p: Array
     path_mean: Array
+    encoder: Any = None
+    encoder_optimizer: Any = None
 
 
 class Networks(NamedTuple):
@@ -49,6 +52,8 @@ class Networks(NamedTuple):
     generator_buffers: Any
     discriminator: Any
     discriminator_buffers: Any
+    encoder: Any = None
+    encoder_buffers: Any = None
 
     def generate(self, parameters: Any) -> stylegan2.Generator:
         """Returns the generator with `parameters`."""
@@ -57,6 +62,10 @@ class Networks(NamedTuple):
     def discriminate(self, parameters: Any) -> stylegan2.Discriminator:
         """Returns the discriminator with `parameters`."""
         return nnx.merge(self.discriminator, parameters, self.discriminator_buffers)
+
+    def encode(self, parameters: Any) -> MaskedEncoder:
+        """Returns the encoder with `parameters`."""
+        return nnx.merge(self.encoder, parameters, self.encoder_buffers)
 
 
 def _network_configs(config: TrainConfig, channels: int):
@@ -95,6 +104,9 @@ def create(config: TrainConfig, *, channels: int, initial: checkpoint.Model | No
             discriminator = _begin_with(discriminator, initial.discriminator)
     g_graph, g_params, g_buffers = nnx.split(generator, nnx.Param, ...)
     d_graph, d_params, d_buffers = nnx.split(discriminator, nnx.Param, ...)
+    e_graph, e_params, e_buffers = None, None, None
+    if config.encoder_widths:
+        e_graph, e_params, e_buffers = nnx.split(_new_encoder(config, generator, initial), nnx.Param, ...)
     state = State(
         generator=g_params,
         discriminator=d_params,
@@ -105,8 +117,29 @@ def create(config: TrainConfig, *, channels: int, initial: checkpoint.Model | No
         warm_images=jnp.zeros((), jnp.int32),
         augment_p=jnp.asarray(config.augment_p if config.augment != "none" else 0.0, jnp.float32),
         path_mean=jnp.zeros((), jnp.float32),
+        encoder=e_params,
+        encoder_optimizer=None if e_params is None else _optimizer(config).init(e_params),
     )
-    return Networks(g_graph, g_buffers, d_graph, d_buffers), state
+    return Networks(g_graph, g_buffers, d_graph, d_buffers, e_graph, e_buffers), state
+
+
+def _new_encoder(config: TrainConfig, generator: stylegan2.Generator, initial: checkpoint.Model | None):
+    encoder = MaskedEncoder(
+        MaskedEncoderConfig(
+            widths=tuple(config.encoder_widths),
+            image_channels=generator.config.image_channels,
+            num_ws=generator.config.num_ws,
+            w_dim=config.w_dim,
+        ),
+        rngs=nnx.Rngs(config.seed + 2),
+    )
+    if encoder.resolution != config.resolution:
+        raise ValueError(f"encoder_widths are for images of {encoder.resolution} px, not {config.resolution}")
+    known = None if initial is None else initial.w_statistics
+    statistics = known or latents.estimate_w_statistics(jax.random.key(0), generator)
+    encoder.mean[...] = statistics.mean
+    encoder.scale[...] = jnp.sqrt(jnp.diag(statistics.covariance))
+    return encoder
 
 
 def _begin_with(network: nnx.Module, smaller: nnx.Module) -> nnx.Module:
@@ -198,20 +231,21 @@ def generator_step(
     config: TrainConfig,
     penalise: bool,
 ) -> tuple[State, dict[str, Array]]:
-    """Returns the state after one step of the generator and of its average, and its statistics.
+    """Returns the state after one step of the generator (with its encoder, if any) and of its average, and statistics.
 
     Args:
         key: of latents, noise and augmentation.
         networks: static side.
         state: before.
-        decoded: components `[n, z_dim]` and their images `[n, h, w, c]` for the decoding loss, or None.
+        decoded: components `[n, z_dim]` and their images `[n, h, w, c]` for the decoding loss, or None; an encoder
+            reads the images and has no use for the components.
         config: settings.
         penalise: add path length regularisation, times its interval.
     """
     keys = jax.random.split(key, 6)
 
-    def loss(parameters: Any) -> tuple[Array, tuple[dict[str, Array], Array]]:
-        generator = networks.generate(parameters)
+    def loss(parameters: tuple[Any, Any]) -> tuple[Array, tuple[dict[str, Array], Array]]:
+        generator = networks.generate(parameters[0])
         fake = generator.synthesis(_mixed_ws(keys[0], generator, config.batch, config.style_mixing), noise=keys[1])
         fake = augment.augment(keys[2], fake, state.augment_p) if config.augment != "none" else fake
         value = losses.generator_logistic(networks.discriminate(state.discriminator)(fake))
@@ -224,42 +258,70 @@ def generator_step(
             value = value + config.path_weight * config.path_interval * penalty
             statistics["path_length"] = lengths.mean()
         if decoded is not None:
-            decoding = warm_start.decoding_loss(keys[5], lambda z: generator(z, noise="none"), *decoded)
-            value = value + config.decoding_weight * decoding
-            statistics["decoding_loss"] = decoding
+            decoding, more = _decoding(keys[5], networks, state, parameters, decoded, config=config)
+            value, statistics = value + decoding, statistics | more
         return value, (statistics, path_mean)
 
-    gradient, (statistics, path_mean) = jax.grad(loss, has_aux=True)(state.generator)
-    updates, optimizer = _optimizer(config).update(gradient, state.generator_optimizer)
+    gradient, (statistics, path_mean) = jax.grad(loss, has_aux=True)((state.generator, state.encoder))
+    return _updated(state, gradient, state.images, config=config)._replace(path_mean=path_mean), statistics
+
+
+def _decoding(
+    key: Array, networks: Networks, state: State, parameters: tuple[Any, Any], decoded: tuple, *, config: TrainConfig
+) -> tuple[Array, dict[str, Array]]:
+    """Returns the weighted loss of rendering real images from what is known of them, and its parts."""
+    generator, (components, real) = networks.generate(parameters[0]), decoded
+    found = {}
+    if networks.encoder is None:
+        fake = generator(warm_start.blurred(key, components), noise="none")
+    else:
+        encoder = networks.encode(parameters[1])
+        ws = encoder(real, jnp.ones(real.shape[:3], real.dtype))
+        fake = generator.synthesis(ws, noise="none")
+        found["prior"] = jnp.mean(jnp.square((ws - encoder.mean[...][None, None]) / encoder.scale[...][None, None]))
+    found["decoding_loss"] = warm_start.pixel_distance(fake, real)
+    if config.decoding_features:
+        discriminator = networks.discriminate(state.discriminator)
+        found["decoding_features"] = losses.feature_distance(discriminator, fake, real)
+    weights = {
+        "prior": config.encoder_prior,
+        "decoding_loss": config.decoding_weight,
+        "decoding_features": config.decoding_features,
+    }
+    return sum(weights[name] * value for name, value in found.items()), found
+
+
+def _updated(state: State, gradient: tuple[Any, Any], images: Array, *, config: TrainConfig) -> State:
+    """Returns the state with generator, average and encoder one step further; `images` were seen before."""
+    updates, optimizer = _optimizer(config).update(gradient[0], state.generator_optimizer)
     parameters = optax.apply_updates(state.generator, updates)
-    average = _averaged(config, state.average, parameters, state.images)
-    state = state._replace(generator=parameters, generator_optimizer=optimizer, average=average, path_mean=path_mean)
-    return state, statistics
+    average = _averaged(config, state.average, parameters, images)
+    state = state._replace(generator=parameters, generator_optimizer=optimizer, average=average)
+    if state.encoder is None:
+        return state
+    updates, optimizer = _optimizer(config).update(gradient[1], state.encoder_optimizer)
+    return state._replace(encoder=optax.apply_updates(state.encoder, updates), encoder_optimizer=optimizer)
 
 
 def warm_step(
     key: Array, networks: Networks, state: State, components: Array, real: Array, *, config: TrainConfig
 ) -> tuple[State, dict[str, Array]]:
-    """Returns the state after one step of decoding `components` `[n, z_dim]` to `real` `[n, h, w, c]`."""
+    """Returns the state after one step of decoding `components` `[n, z_dim]` (or what an encoder sees of `real`) to
+    `real` `[n, h, w, c]`, by the losses that accompany the game."""
+    # A run that decodes in the warm start only still needs a loss there.
+    config = dataclasses.replace(config, decoding_weight=config.decoding_weight or 1.0)
 
-    def loss(parameters: Any) -> Array:
-        generator = networks.generate(parameters)
-        return warm_start.decoding_loss(key, lambda z: generator(z, noise="none"), components, real)
+    def loss(parameters: tuple[Any, Any]) -> tuple[Array, dict[str, Array]]:
+        return _decoding(key, networks, state, parameters, (components, real), config=config)
 
-    value, gradient = jax.value_and_grad(loss)(state.generator)
-    updates, optimizer = _optimizer(config).update(gradient, state.generator_optimizer)
-    parameters = optax.apply_updates(state.generator, updates)
-    state = state._replace(
-        generator=parameters,
-        generator_optimizer=optimizer,
-        average=_averaged(config, state.average, parameters, state.warm_images),
-        warm_images=state.warm_images + real.shape[0],
-    )
-    return state, {"warm_loss": value}
+    gradient, statistics = jax.grad(loss, has_aux=True)((state.generator, state.encoder))
+    state = _updated(state, gradient, state.warm_images, config=config)
+    return state._replace(warm_images=state.warm_images + real.shape[0]), statistics
 
 
 class Trainer:
-    """A run in a folder: `state/` (to resume), `model/` (the averaged generator), `sheets/`, `log.jsonl`."""
+    """A run in a folder: `state/` (to resume), `model/` (the averaged generator), `encoder/` (where it has one),
+    `sheets/`, `log.jsonl`."""
 
     def __init__(
         self,
@@ -339,7 +401,8 @@ class Trainer:
         penalise = config.r1_gamma > 0 and step % config.r1_interval == 0
         self.state, statistics = self._discriminator_steps[penalise](self._key(1, step), self.state, self._batch(step))
         lengths = config.path_weight > 0 and step % config.path_interval == 0
-        decoded = self._warm_batch(config.warm_start_images // config.batch + step) if config.decoding_weight else None
+        decodes = config.decoding_weight or config.decoding_features
+        decoded = self._warm_batch(config.warm_start_images // config.batch + step) if decodes else None
         self.state, more = self._generator_steps[lengths](self._key(2, step), self.state, decoded)
         return statistics | more
 
@@ -360,6 +423,11 @@ class Trainer:
         checkpoint.save_state(self.folder / "state", self.state, metadata={"config": dataclasses.asdict(self.config)})
         model = self.model(provenance=provenance)
         checkpoint.save(self.folder / "model", model, overwrite=True)
+        if self.state.encoder is not None:
+            # Beside the model, not in its folder: it has never seen a hole, so no search should begin with it unasked.
+            path, encoder = self.folder / "encoder", self.networks.encode(self.state.encoder)
+            own = {"generator": checkpoint.info(self.folder / "model")["content_hash"]}
+            checkpoint.save_network(path, encoder, provenance=provenance | own, overwrite=True)
         z = jax.random.normal(jax.random.key(1), (32, self.config.z_dim))
         run = jax.jit(lambda g, z, psi: g.synthesis(g.map(z, truncation_psi=psi)), static_argnums=2)
         rows = np.concatenate([np.asarray(run(model.generator, z, psi)) for psi in (1.0, 0.7)])

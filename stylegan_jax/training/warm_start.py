@@ -28,18 +28,17 @@ def whitened_components(images: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([kept, padding], 1).astype(np.float32)
 
 
-def decoding_loss(key: Array, generate, components: Array, images: Array, *, blur: float = 0.3) -> Array:
-    """Returns the mean absolute error of values and of differences between neighbours.
+def blurred(key: Array, components: Array, *, blur: float = 0.3) -> Array:
+    """Returns `components` `[n, z_dim]` of unit variance with a share `blur` of normal noise, at unit variance again.
 
-    Args:
-        key: of the noise mixed into the components.
-        generate: `z [n, z_dim] -> [n, h, w, c]`.
-        components: `[n, z_dim]`, unit variance.
-        images: `[n, h, w, c]` in [-1, 1].
-        blur: share of noise; it makes neighbours in latent space decode alike.
+    A decoder trained on them decodes neighbours in latent space alike.
     """
     noise = jax.random.normal(key, components.shape, components.dtype)
-    fake = generate((1 - blur**2) ** 0.5 * components + blur * noise)
-    error = fake - images
+    return (1 - blur**2) ** 0.5 * components + blur * noise
+
+
+def pixel_distance(fake: Array, real: Array) -> Array:
+    """Returns the mean absolute error of values and of differences between neighbours of images `[n, h, w, c]`."""
+    error = fake - real
     rows, columns = jnp.diff(error, axis=1), jnp.diff(error, axis=2)
     return jnp.abs(error).mean() + jnp.abs(rows).mean() + jnp.abs(columns).mean()

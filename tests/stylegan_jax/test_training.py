@@ -2,6 +2,7 @@
 """Training: data, losses and augmentation against their definitions; steps; a run resumed is a run never stopped."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import pathlib
@@ -13,6 +14,7 @@ import pytest
 
 import stylegan_jax as sg
 from stylegan_jax import checkpoint, image_io
+from stylegan_jax.encoders import MaskedEncoder
 from stylegan_jax.ops import resample
 from stylegan_jax.training import augment, data, losses, trainer, warm_start
 from stylegan_jax.training.config import TrainConfig
@@ -20,7 +22,16 @@ from stylegan_jax.training.config import TrainConfig
 # The smoke settings of configs/train_faces32.py but longer, so that their programs are compiled once for both tests:
 # two steps of decoding, then three of the game, the first with R1.
 CONFIG = TrainConfig(
-    resolution=8, channel_base=64, z_dim=8, w_dim=8, batch=4, images=12, warm_start_images=8, decoding_weight=1.0
+    resolution=8,
+    channel_base=64,
+    z_dim=8,
+    w_dim=8,
+    batch=4,
+    images=12,
+    warm_start_images=8,
+    decoding_weight=1.0,
+    decoding_features=1.0,
+    encoder_widths=(6, 4),
 )
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
 
@@ -37,12 +48,14 @@ def test_resumed_run_equals_uninterrupted(tmp_path, shared_compilations):
     whole.run(provenance={"source": "random"}, report=lines.append)
     end = leaves(whole.state)
     assert set(start) == set(end) and all(np.isfinite(value).all() for value in end.values())
-    for part in (".generator", ".discriminator", ".average"):
+    for part in (".generator", ".discriminator", ".average", ".encoder"):
         moved = [name for name in end if name.startswith(f"{part}[") and not np.array_equal(start[name], end[name])]
         assert len(moved) > 10, part
     assert end[".images"] == 12 and end[".warm_images"] == 8
     told = set().union(*lines)  # a slow run writes several lines
-    assert {"d_loss", "g_loss", "r1", "decoding_loss", "augment_p"} <= told and lines[-1]["images"] == 12
+    assert {"d_loss", "g_loss", "r1", "decoding_loss", "decoding_features", "augment_p"} <= told and lines[-1][
+        "images"
+    ] == 12
     assert json.loads((tmp_path / "whole" / "log.jsonl").read_text().splitlines()[-1]) == lines[-1]
 
     for steps in (1, 2, None):  # stops after the first decoding step and after the first step of the game
@@ -64,9 +77,36 @@ def test_resumed_run_equals_uninterrupted(tmp_path, shared_compilations):
     sheet, _ = image_io.read_image(tmp_path / "whole" / "sheets" / "00000008-00000012.png")
     assert sheet.shape == (8 * 8 * 2, 8 * 8 * 2, 3)
 
+    encoder, _ = checkpoint.load_network(tmp_path / "whole" / "encoder", MaskedEncoder)
+    np.testing.assert_array_equal(encoder.out.weight[...], whole.networks.encode(whole.state.encoder).out.weight[...])
+
     other = dataclasses.replace(CONFIG, seed=4)
     with pytest.raises(sg.CheckpointError, match="other settings.*seed"):
         trainer.Trainer(other, IMAGES, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("encoder_widths", [(), (6, 4)])
+def test_what_is_decoded(encoder_widths):
+    """Without an encoder the components decide the render, with one the image does; the parts are told by name."""
+    config = dataclasses.replace(CONFIG, encoder_widths=encoder_widths, decoding_features=0.0, encoder_prior=0.0)
+    networks, state = trainer.create(config, channels=3)
+    if encoder_widths:
+        weight = state.encoder["out"]["weight"]
+        weight[...] = jax.random.normal(jax.random.key(0), weight[...].shape)
+    real = jnp.asarray(image_io.from_uint8(IMAGES[:2]))
+    components = jnp.stack([jnp.zeros(8), jnp.ones(8)])
+
+    def decoded(components, real):
+        parameters = (state.generator, state.encoder)
+        found, parts = trainer._decoding(
+            jax.random.key(0), networks, state, parameters, (components, real), config=config
+        )
+        assert set(parts) == {"decoding_loss"} | ({"prior"} if encoder_widths else set())
+        assert found == pytest.approx(float(parts["decoding_loss"]), rel=1e-6)
+        return float(found)
+
+    same = decoded(components, real) == decoded(components[::-1], real)
+    assert same == bool(encoder_widths)
 
 
 def test_path_length_regularisation_keeps_the_state():
@@ -221,19 +261,28 @@ def test_components_are_white():
     assert beyond.shape == (10, 12) and (beyond[:, 9:] == 0).all() and beyond[:, 8].std() > 0.5
 
 
-def test_decoding_loss_is_zero_for_a_perfect_decoder():
-    """It is 0 where decoder and images agree, and for a constant error that error alone."""
-    images = jnp.asarray(image_io.from_uint8(IMAGES))
-    loss = [
-        warm_start.decoding_loss(jax.random.key(0), lambda z, e=error: images + e, jnp.ones((10, 4)), images)
-        for error in (0.0, 0.5)
-    ]
-    assert loss[0] == 0 and loss[1] == pytest.approx(0.5, rel=1e-5)
+def test_the_distances_of_decoded_images():
+    """Both are 0 where fake and real agree and grow with the error; a constant error costs its own size in pixels."""
+    images = jnp.asarray(image_io.from_uint8(IMAGES[:8]))
+    networks, state = trainer.create(CONFIG, channels=3)
+    features = networks.discriminate(state.discriminator)
+    for distance in (warm_start.pixel_distance, functools.partial(losses.feature_distance, features)):
+        found = [float(distance(images + error, images)) for error in (0.0, 0.25, 0.5)]
+        assert found[0] == 0 < found[1] < found[2]
+    assert warm_start.pixel_distance(images + 0.5, images) == pytest.approx(0.5, rel=1e-5)
+
+
+def test_blurred_components_keep_their_variance():
+    """Components of unit variance keep it, and most of their direction."""
+    components = jax.random.normal(jax.random.key(0), (20_000, 4))
+    found = warm_start.blurred(jax.random.key(1), components, blur=0.3)
+    np.testing.assert_allclose(jnp.var(found, axis=0), 1, rtol=0.05)
+    np.testing.assert_allclose(jnp.mean(found * components, axis=0), (1 - 0.3**2) ** 0.5, rtol=0.05)
 
 
 def test_a_smaller_model_is_a_beginning():
     """The larger generator first makes the enlarged images of the smaller one; what does not fit begins afresh."""
-    small = dataclasses.replace(CONFIG, channel_base=0, widths=(8, 6))
+    small = dataclasses.replace(CONFIG, channel_base=0, widths=(8, 6), encoder_widths=())
     networks, state = trainer.create(small, channels=3)
     generator, judged = networks.generate(state.generator), networks.discriminate(state.discriminator)
     # A bias per colour, so that zero weights alone would not do.
