@@ -12,5 +12,5 @@ def get_config(variant: str = "") -> EncoderTrainConfig:
     if variant == "smoke":
         return EncoderTrainConfig(widths=(8, 8, 8), features_weight=0.0, images=4, batch=4, mask_pool=4)
     return EncoderTrainConfig(
-        widths=(96, 96, 48, 24), features=128, images=128_000, batch=32, generated=8, snapshot_images=8_000
+        widths=(96, 96, 48, 24), features=128, images=64_000, batch=32, generated=8, snapshot_images=8_000
     )

@@ -3,6 +3,7 @@
 
 python -m convert ffhq.pkl checkpoints/ffhq
 python -m convert ffhq.pkl checkpoints/ffhq_raw --network=G --nodiscriminator
+python -m convert stylegan-256px.model checkpoints/ffhq256 --step=6
 python -m convert inspect ffhq.pkl
 """
 
@@ -18,10 +19,14 @@ from convert.errors import shown
 
 _NETWORK = flags.DEFINE_enum("network", "G_ema", ["G_ema", "G"], "The generator to take.")
 _DISCRIMINATOR = flags.DEFINE_bool("discriminator", True, "Take the discriminator too, where there is one.")
+_STEP = flags.DEFINE_integer(
+    "step", None, "Last trained step of a StyleGAN1 file, of 4 << STEP pixels; found in the file where it is not given."
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a checkpoint that is already at the destination.")
 _ALLOW_NONFINITE = flags.DEFINE_bool("allow_nonfinite", False, "Accept NaN and infinite weights.")
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
+FAMILIES = {"stylegan1": "StyleGAN1", "stylegan2": "StyleGAN2"}
 USAGE = "usage: stylegan-convert SOURCE DESTINATION [--network=G_ema|G] [--overwrite] | stylegan-convert inspect SOURCE"
 
 
@@ -34,9 +39,11 @@ def _report(facts: dict) -> str:
             lines.append(f"  {name}: cannot be converted: {network['problem']}")
         else:
             config = network["config"]
-            labels = f"{config['c_dim']} labels" if config["c_dim"] else "no labels"
-            lines.append(f"  {name}: StyleGAN2 {network['kind']}, {network['resolution']} px, {labels}")
+            labels = f"{config['c_dim']} labels" if config.get("c_dim") else "no labels"
+            family = FAMILIES[network["family"]]
+            lines.append(f"  {name}: {family} {network['kind']}, {network['resolution']} px, {labels}")
             lines.append(f"    {network['values']:,} values; " + ", ".join(f"{k}={v}" for k, v in config.items()))
+            lines += [f"    {name} {note}" for name, note in network["notes"].items()]
     training = facts["training"]
     lines.append("  training: " + (", ".join(f"{k}={v}" for k, v in training.items()) if training else "not recorded"))
     return "\n".join([*lines, f"  licence: {facts['licence']}"])
@@ -53,13 +60,14 @@ def _main(arguments: Sequence[str]) -> int:
     try:
         if source == "inspect":
             source = destination
-            print(_report(convert.inspect(source)))
+            print(_report(convert.inspect(source, step=_STEP.value)))
         else:
             model = convert.convert(
                 source,
                 destination,
                 network=_NETWORK.value,
                 discriminator=_DISCRIMINATOR.value,
+                step=_STEP.value,
                 overwrite=_OVERWRITE.value,
                 allow_nonfinite=_ALLOW_NONFINITE.value,
             )

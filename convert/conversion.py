@@ -9,17 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convert.errors import ConversionError, concerning, shown
-from convert.nvlabs import Network, read_network
-from convert.snapshot import Snapshot, read_snapshot
+from convert.source import Network, Source, read_source
 
 if TYPE_CHECKING:
     import stylegan_jax
 
-FORMAT = "NVlabs torch snapshot"
-LICENCE = (
-    "Written by NVIDIA's StyleGAN code. Networks that NVIDIA published are for non-commercial use only (NVIDIA Source "
-    "Code License); the converted weights keep the licence of this file."
-)
 GENERATORS = ("G_ema", "G")
 CHECKPOINT_MARK = "_CHECKPOINT_METADATA"  # orbax writes this file last, into every complete checkpoint
 W_STATISTICS_SEED = 0
@@ -32,6 +26,7 @@ def convert(
     *,
     network: str = "G_ema",
     discriminator: bool = True,
+    step: int | None = None,
     overwrite: bool = False,
     allow_nonfinite: bool = False,
 ) -> stylegan_jax.Model:
@@ -41,10 +36,11 @@ def convert(
     estimated from 10 000 latents of a fixed key.
 
     Args:
-      source: an NVlabs torch snapshot of StyleGAN2.
+      source: an NVlabs torch snapshot of StyleGAN2, or a checkpoint of rosinality's StyleGAN1 or StyleGAN2 code.
       destination: the directory to write; it appears complete or not at all.
       network: the generator to take, `G_ema` (the averaged one) or `G`.
       discriminator: whether to take `D` too, where the file has one; some losses need it.
+      step: the last trained one of a StyleGAN1 file, whose images are `4 << step` pixels; None finds it.
       overwrite: replace a checkpoint that is already at `destination`.
       allow_nonfinite: accept NaN and infinite weights.
 
@@ -57,10 +53,10 @@ def convert(
     """
     _check_destination(os.path.abspath(source), os.path.abspath(destination), overwrite=overwrite)
     with concerning(source):
-        snapshot = read_snapshot(source)
-        chosen = _choose(snapshot, network=network, discriminator=discriminator)
-        networks, arrays = _validated(snapshot, chosen, allow_nonfinite=allow_nonfinite)
-    model = _build(networks, arrays, _provenance(snapshot, chosen))
+        found = read_source(source)
+        chosen = _choose(found, network=network, discriminator=discriminator)
+        networks, arrays = _validated(found, chosen, step=step, allow_nonfinite=allow_nonfinite)
+        model = _build(networks, arrays, _provenance(found, chosen, networks))
     from stylegan_jax import checkpoint
 
     try:
@@ -70,30 +66,31 @@ def convert(
     return model
 
 
-def inspect(source: str | os.PathLike[str]) -> dict:
+def inspect(source: str | os.PathLike[str], *, step: int | None = None) -> dict:
     """Says what a checkpoint file holds, without converting or executing anything.
 
     Args:
-      source: an NVlabs torch snapshot.
+      source: a file of one of the formats of `convert`.
+      step: as there.
 
     Returns:
-      `file`, `size` in bytes, `sha256`, `format`, `licence`, `training` (the data set arguments stored in the file, or
-      None) and `networks`: by name None, `{"problem": ...}` where it cannot be converted, or `kind`, `resolution`,
-      `values` (how many numbers it holds) and `config`.
+      `file`, `size` in bytes, `sha256`, `format`, `licence`, `training` (the arguments stored in the file, or None) and
+      `networks`: by name None, `{"problem": ...}` where it cannot be converted, or `family`, `kind`, `resolution`,
+      `values` (how many numbers it holds), `config` and `notes`.
 
     Raises:
       ConversionError: as `convert`.
     """
     with concerning(source):
-        snapshot = read_snapshot(source)
+        found = read_source(source)
     return {
-        "file": os.path.basename(snapshot.path),
-        "size": snapshot.size,
-        "sha256": snapshot.sha256,
-        "format": FORMAT,
-        "licence": LICENCE,
-        "training": _plain(snapshot.training_set_kwargs),
-        "networks": {name: _described(snapshot, name) for name in snapshot.networks},
+        "file": os.path.basename(found.path),
+        "size": found.size,
+        "sha256": found.sha256,
+        "format": found.format,
+        "licence": found.licence,
+        "training": _plain(found.training),
+        "networks": {name: _described(found, name, step) for name in found.networks},
     }
 
 
@@ -108,31 +105,26 @@ def _check_destination(source: str, destination: str, *, overwrite: bool) -> Non
         raise ConversionError("holds the source itself, which --overwrite would delete", source=destination)
 
 
-def _choose(snapshot: Snapshot, *, network: str, discriminator: bool) -> list[str]:
+def _choose(found: Source, *, network: str, discriminator: bool) -> list[str]:
     if network not in GENERATORS:
         raise ConversionError(f"network must be {' or '.join(GENERATORS)}, got {shown(network)}")
-    if snapshot.networks.get(network) is None:
-        others = [name for name in GENERATORS if name in snapshot.present]
+    if network not in found.present:
+        others = [name for name in GENERATORS if name in found.present]
         advice = f"; --network={others[0]} takes that generator" if others else ""
-        state = "is None" if network in snapshot.networks else "is not there"
-        raise ConversionError(
-            f"{network} {state}; the file holds {', '.join(snapshot.present) or 'no network'}{advice}"
-        )
-    return [network, "D"] if discriminator and "D" in snapshot.present else [network]
-
-
-def _read_network(snapshot: Snapshot, name: str) -> Network:
-    kind = "discriminator" if name == "D" else "generator"
-    return read_network(snapshot.networks[name], kind=kind, file_size=snapshot.size)
+        state = "is None" if network in found.networks else "is not there"
+        raise ConversionError(f"{network} {state}; the file holds {', '.join(found.present) or 'no network'}{advice}")
+    return [network, "D"] if discriminator and "D" in found.present else [network]
 
 
 def _validated(
-    snapshot: Snapshot, names: list[str], *, allow_nonfinite: bool
+    found: Source, names: list[str], *, step: int | None, allow_nonfinite: bool
 ) -> tuple[dict[str, Network], dict[str, dict[str, np.ndarray]]]:
     networks, arrays, problems = {}, {}, []
     for name in names:
         try:
-            network = _read_network(snapshot, name)
+            network = found.read(name, step)
+            if network.family == "stylegan1":
+                step = len(network.config["widths"]) - 1  # generator and discriminator were trained together
             networks[network.kind] = network
             arrays[network.kind] = network.arrays(allow_nonfinite=allow_nonfinite)
         except ConversionError as error:
@@ -140,62 +132,55 @@ def _validated(
     if problems:
         raise ConversionError(*problems)
     pair = [networks[kind].config for kind in ("generator", "discriminator") if kind in networks]
-    facts = [(len(config["widths"]), config["image_channels"], config["c_dim"]) for config in pair]
+    facts = [(len(config["widths"]), config["image_channels"], config.get("c_dim", 0)) for config in pair]
     if len(set(facts)) != 1:
         raise ConversionError("generator and discriminator disagree about resolution, channels or labels")
     return networks, arrays
 
 
-def _provenance(snapshot: Snapshot, names: list[str]) -> dict:
+def _provenance(found: Source, names: list[str], networks: dict[str, Network]) -> dict:
     return {
-        "file": os.path.basename(snapshot.path),
-        "size": snapshot.size,
-        "sha256": snapshot.sha256,
-        "format": FORMAT,
+        "file": os.path.basename(found.path),
+        "size": found.size,
+        "sha256": found.sha256,
+        "format": found.format,
         "networks": names,
-        "licence": LICENCE,
+        "licence": found.licence,
         "w_statistics": f"{W_STATISTICS_SAMPLES} latents, key {W_STATISTICS_SEED}",
+        **networks["generator"].notes(),
     }
 
 
 def _build(networks: dict[str, Network], arrays: dict[str, dict[str, np.ndarray]], provenance: dict):
-    # JAX comes in only here, after the file has been found good.
-    import jax
+    from convert.building import build, build_generator  # needs JAX, which comes after the file was found good
 
+    generator, statistics = build_generator(
+        networks["generator"], arrays["generator"], seed=W_STATISTICS_SEED, samples=W_STATISTICS_SAMPLES
+    )
+    discriminator = None
+    if "discriminator" in networks:
+        discriminator = build(networks["discriminator"], arrays["discriminator"])
     import stylegan_jax
-    from stylegan_jax import latents, stylegan2
 
-    kinds = {
-        "generator": (stylegan2.Generator, stylegan2.GeneratorConfig),
-        "discriminator": (stylegan2.Discriminator, stylegan2.DiscriminatorConfig),
-    }
-    built = {"discriminator": None}
-    for kind, network in networks.items():
-        network_class, config_class = kinds[kind]
-        try:  # strict about names and shapes: every destination is filled, nothing is left over
-            built[kind] = network_class.from_arrays(config_class(**network.config), arrays[kind])
-        except ValueError as error:
-            raise ConversionError(str(error), source=provenance["file"]) from error
-    generator = built["generator"]
-    key = jax.random.key(W_STATISTICS_SEED)
-    statistics = latents.estimate_w_statistics(key, generator, samples=W_STATISTICS_SAMPLES)
     return stylegan_jax.Model(
-        generator=generator, discriminator=built["discriminator"], w_statistics=statistics, provenance=provenance
+        generator=generator, discriminator=discriminator, w_statistics=statistics, provenance=provenance
     )
 
 
-def _described(snapshot: Snapshot, name: str) -> dict | None:
-    if snapshot.networks[name] is None:
+def _described(found: Source, name: str, step: int | None) -> dict | None:
+    if not found.networks[name]:
         return None
     try:
-        network = _read_network(snapshot, name)
+        network = found.read(name, step)
     except ConversionError as error:
         return {"problem": str(error)}
     return {
+        "family": network.family,
         "kind": network.kind,
         "resolution": network.resolution,
         "values": network.values,
         "config": network.config,
+        "notes": network.notes(),
     }
 
 

@@ -53,11 +53,15 @@ class Network:
       kind: `generator` or `discriminator`.
       config: keyword arguments of our configuration class of that kind.
       tensors: source name to tensor.
+      family: always `stylegan2`.
+      has_average: the file holds the mean of w, or the network has none.
     """
 
     kind: str
     config: dict
     tensors: dict[str, Tensor]
+    family: str = "stylegan2"
+    has_average: bool = True
 
     @property
     def resolution(self) -> int:
@@ -67,6 +71,10 @@ class Network:
     def values(self) -> int:
         """Number of stored values, buffers included."""
         return sum(tensor.size for tensor in self.tensors.values())
+
+    def notes(self) -> dict[str, str]:
+        """Returns what provenance should say of arrays that the file does not hold: nothing."""
+        return {}
 
     def arrays(self, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
         """Returns {our name: float32 array}; raises `ConversionError` with everything that is wrong."""

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from convert.errors import ConversionError, shown
 from convert.numpyfile import numpy_globals
-from convert.torchfile import LEGACY_HEAD, Tensor, torch_globals
+from convert.torchfile import Tensor, torch_globals
 from convert.unpickle import Call, Stateful, Work, read_pickle
 
 NETWORKS = ("G", "D", "G_ema")
@@ -196,10 +196,6 @@ def _open(path: str) -> memoryview:
     except OSError as error:
         raise ConversionError(f"cannot be read: {error.strerror or error}") from error
     head = bytes(data[:32])
-    if head.startswith(b"PK\x03\x04"):
-        raise ConversionError(f"{_LATER} a zip archive, as torch.save writes since 1.6; only NVlabs snapshots are read")
-    if head.startswith(LEGACY_HEAD):
-        raise ConversionError(f"{_LATER} a torch.save file of before 1.6; only NVlabs snapshots are read")
     for start, kind in _TEXT_HEADS.items():
         if head.startswith(start):
             raise ConversionError(f"not a checkpoint: this is {kind}")

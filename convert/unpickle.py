@@ -222,8 +222,9 @@ class _Machine:
         if type(target) is not dict or len(items) % 2:
             raise TypeError
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) is not str and not (type(key) in (int, bool) and abs(key) < 2**31):
-                raise ConversionError(f"a dictionary key is {shown(key)}; strings and small integers are read")
+            # Old optimisers name their tensors by addresses in memory, hence 64 bits.
+            if type(key) is not str and not (type(key) in (int, bool) and abs(key) < 2**63):
+                raise ConversionError(f"a dictionary key is {shown(key)}; strings and integers of 64 bits are read")
             target[key] = value
 
     def append_many(self) -> None:
@@ -265,6 +266,8 @@ class _Machine:
 
     def build(self) -> None:
         state = self.pop()
+        if type(self.stack[-1]) is dict:
+            return  # torch gives a dictionary of tensors the version numbers of its modules
         if not isinstance(self.stack[-1], Stateful):
             raise ConversionError(f"gives a state to {shown(self.stack[-1])}, which takes none")
         self.stack[-1].set_state(state)

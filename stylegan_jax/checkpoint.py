@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
-from stylegan_jax import latents, parameters, stylegan2
+from stylegan_jax import latents, parameters, stylegan1, stylegan2
 from stylegan_jax.encoders import masked
 from stylegan_jax.features import judge
 
@@ -32,6 +32,8 @@ DEMO = PRETRAINED / "faces32"
 ENCODER = "encoder"
 
 _KINDS = {
+    "stylegan1.Generator": (stylegan1.Generator, stylegan1.GeneratorConfig),
+    "stylegan1.Discriminator": (stylegan1.Discriminator, stylegan1.DiscriminatorConfig),
     "stylegan2.Generator": (stylegan2.Generator, stylegan2.GeneratorConfig),
     "stylegan2.Discriminator": (stylegan2.Discriminator, stylegan2.DiscriminatorConfig),
     "judge.Judge": (judge.Judge, judge.JudgeConfig),
@@ -255,6 +257,9 @@ def load(path: str | os.PathLike | None = None, *, bfloat16_from: int | None = N
     if "generator" not in kinds:
         raise CheckpointError(f"{path} holds {', '.join(kinds) or 'no network'}; a generator is needed")
     if bfloat16_from is not None:
+        for _, config in kinds.values():
+            if not hasattr(config, "bfloat16_from"):
+                raise CheckpointError(f"{path} holds a network that computes in float32 only; leave out bfloat16_from")
         kinds = {
             name: (kind, dataclasses.replace(config, bfloat16_from=bfloat16_from))
             for name, (kind, config) in kinds.items()

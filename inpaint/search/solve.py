@@ -90,7 +90,7 @@ def default_chunk(generator: sg.Generator) -> int:
 
 def make_context(model: sg.Model | sg.Generator) -> Context:
     """Returns what terms need from a model; a bare generator gets statistics of W estimated with a fixed key."""
-    if isinstance(model, sg.Generator):
+    if not isinstance(model, sg.Model):
         model = sg.Model(model)
     statistics = model.w_statistics
     if statistics is None:
@@ -105,7 +105,7 @@ def _encode(image: Array, known: Array, state: Any, *, graph: Any) -> Array:
 
 def _guess(model: sg.Model | sg.Generator, problem: Problem) -> Array:
     """Returns the encoder's latents `[images, num_ws, w_dim]` of a batch of problems."""
-    encoder = None if isinstance(model, sg.Generator) else model.encoder
+    encoder = model.encoder if isinstance(model, sg.Model) else None
     if encoder is None:
         raise ValueError(
             "the method begins with an encoder and the generator has none; choose another initialisation (prescreen, "
@@ -252,7 +252,7 @@ def solve(
     if single:
         problem = Problem.stack([problem])
     if isinstance(method, Fill):
-        generator = model if isinstance(model, sg.Generator) else model.generator
+        generator = model.generator if isinstance(model, sg.Model) else model
         _check(generator, problem, 1, None)
         return _result(problem, _fill(problem, method), single=single, chunk=1)
     context = make_context(model)

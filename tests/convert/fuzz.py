@@ -22,10 +22,14 @@ import tempfile
 import time
 import warnings
 
+import numpy.random  # noqa: F401  numpy imports it at its first use, which would look like a file's doing
+
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 from convert import ConversionError, conversion
 from convert.snapshot import Snapshot, read_snapshot, walk
+from convert.source import from_snapshot, read_source
+from convert.torchfile import LEGACY_HEAD
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 SEEDS = (
@@ -35,6 +39,8 @@ SEEDS = (
     "bad/huge_storage_claim.pkl",
     "bad/numpy_huge_shape.pkl",
     "sg2_odd.pkl",
+    "ros1_train_step6.model",
+    "ros2_train_zip.pt",
 )
 FORBIDDEN = ("exec", "compile", "import", "os.", "subprocess.", "socket.", "ctypes.", "shutil.", "pickle.")
 VALUES: dict[bytes, list[slice]] = {}  # per file, where instructions that push one plain value stand
@@ -46,8 +52,11 @@ EXTREMES = [struct.pack("<q", n) for n in (-1, 0, 1, 2**31 - 1, 2**32 - 1, 2**40
 def structure(data: bytes) -> list[int]:
     """Returns the positions of the pickle's instructions: mutations there say more than those in weights."""
     positions, pushing, values = [], set(), VALUES.setdefault(data, [])
+    # In files of torch.save, that of the object: it begins with a dictionary.
+    start = max(data.find(b"\x80\x02}"), 0) if data.startswith((b"PK", LEGACY_HEAD)) else 0
     try:
-        for opcode, _, position in pickletools.genops(data):
+        for opcode, _, offset in pickletools.genops(data[start:]):
+            position = start + offset
             if positions and positions[-1] in pushing:
                 values.append(slice(positions[-1], position))
             if not opcode.stack_before and len(opcode.stack_after) == 1 and opcode.name not in ("MARK", "FRAME"):
@@ -105,13 +114,15 @@ def corrupt(rng: random.Random, snapshot: Snapshot) -> None:
 
 def read(path: str, rng: random.Random | None = None) -> None:
     """Does everything that a conversion does before JAX is imported; with `rng`, on corrupted module trees."""
-    snapshot = read_snapshot(path)
-    if rng is not None:
+    if rng is None:
+        found = read_source(path)
+    else:
+        snapshot = read_snapshot(path)
         corrupt(rng, snapshot)
-    name = "G_ema" if "G_ema" in snapshot.present else "G"
-    conversion._validated(
-        snapshot, conversion._choose(snapshot, network=name, discriminator=True), allow_nonfinite=False
-    )
+        found = from_snapshot(snapshot)
+    name = "G_ema" if "G_ema" in found.present else "G"
+    chosen = conversion._choose(found, network=name, discriminator=True)
+    conversion._validated(found, chosen, step=None, allow_nonfinite=False)
 
 
 def main() -> None:

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint file of any known format, recognised by its content."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from convert import nvlabs, rosinality
+from convert.errors import ConversionError
+from convert.snapshot import Snapshot, read_snapshot
+from convert.torch_legacy import is_torch_file, read_torch_file
+
+NVLABS_FORMAT = "NVlabs torch snapshot"
+NVLABS_LICENCE = (
+    "Written by NVIDIA's StyleGAN code. Networks that NVIDIA published are for non-commercial use only (NVIDIA Source "
+    "Code License); the converted weights keep the licence of this file."
+)
+
+
+class Network(Protocol):
+    """A network of a file whose configuration and shapes were checked.
+
+    `family` is a module of `stylegan_jax`, `kind` is `generator` or `discriminator`, `config` holds the arguments of
+    that module's configuration of that kind, `has_average` says whether a mean of w need not be estimated, `resolution`
+    is in pixels, and `values` counts the stored numbers.
+    """
+
+    family: str
+    kind: str
+    config: dict
+    has_average: bool
+    resolution: int
+    values: int
+
+    def arrays(self, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
+        """Returns {our name: float32 array}; raises `ConversionError` with everything that is wrong."""
+
+    def notes(self) -> dict[str, str]:
+        """Returns what provenance should say of arrays that the file does not hold."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """A file whose structure was read; values still lie in it.
+
+    Attributes:
+      path, size, sha256: of the file.
+      format, licence: what it is, in words.
+      training: arguments of the training that the file records, or None.
+      networks: whether `G`, `G_ema` and `D`, as far as the file names them, are there.
+      read: checks one of them and returns it, `read(name, step)`; step is that of a StyleGAN1 network, or None.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    format: str
+    licence: str
+    training: dict | None
+    networks: Mapping[str, bool]
+    read: Callable[[str, int | None], Network]
+
+    @property
+    def present(self) -> list[str]:
+        """Names of the networks that are there."""
+        return [name for name, there in self.networks.items() if there]
+
+
+def read_source(path: str | os.PathLike[str]) -> Source:
+    """Reads the structure of a checkpoint file without running anything in it.
+
+    Raises:
+      ConversionError: no such file, an unknown format, damage, or content that is not allowed.
+    """
+    return _rosinality(path) if is_torch_file(path) else from_snapshot(read_snapshot(path))
+
+
+def _rosinality(path: str | os.PathLike[str]) -> Source:
+    file = read_torch_file(path)
+    found = rosinality.recognise(file.tree)
+    return Source(
+        path=file.path,
+        size=file.size,
+        sha256=file.sha256,
+        format=rosinality.FORMAT,
+        licence=rosinality.LICENCE,
+        training=found.training,
+        networks=dict.fromkeys(found.networks, True),
+        read=lambda name, step: rosinality.read_network(found, name, file_size=file.size, step=step),
+    )
+
+
+def from_snapshot(snapshot: Snapshot) -> Source:
+    """Returns the source that an NVlabs snapshot is."""
+
+    def read(name: str, step: int | None) -> Network:
+        if step is not None:
+            raise ConversionError("step belongs to StyleGAN1, whose files do not say which one was trained")
+        kind = "discriminator" if name == "D" else "generator"
+        return nvlabs.read_network(snapshot.networks[name], kind=kind, file_size=snapshot.size)
+
+    return Source(
+        path=snapshot.path,
+        size=snapshot.size,
+        sha256=snapshot.sha256,
+        format=NVLABS_FORMAT,
+        licence=NVLABS_LICENCE,
+        training=snapshot.training_set_kwargs,
+        networks={name: network is not None for name, network in snapshot.networks.items()},
+        read=read,
+    )
