@@ -26,7 +26,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a checkpoint that is
 _ALLOW_NONFINITE = flags.DEFINE_bool("allow_nonfinite", False, "Accept NaN and infinite weights.")
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
-FAMILIES = {"stylegan1": "StyleGAN1", "stylegan2": "StyleGAN2"}
+FAMILIES = {"stylegan1": "StyleGAN1", "stylegan2": "StyleGAN2", "stylegan3": "StyleGAN3"}
 USAGE = "usage: stylegan-convert SOURCE DESTINATION [--network=G_ema|G] [--overwrite] | stylegan-convert inspect SOURCE"
 
 

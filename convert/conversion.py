@@ -36,7 +36,8 @@ def convert(
     estimated from 10 000 latents of a fixed key.
 
     Args:
-      source: an NVlabs torch snapshot of StyleGAN2, or a checkpoint of rosinality's StyleGAN1 or StyleGAN2 code.
+      source: an NVlabs torch snapshot of StyleGAN2 or StyleGAN3, or a checkpoint of rosinality's StyleGAN1 or
+        StyleGAN2 code.
       destination: the directory to write; it appears complete or not at all.
       network: the generator to take, `G_ema` (the averaged one) or `G`.
       discriminator: whether to take `D` too, where the file has one; some losses need it.
@@ -131,8 +132,8 @@ def _validated(
             problems.extend(f"{name}: {problem}" for problem in error.problems)
     if problems:
         raise ConversionError(*problems)
-    pair = [networks[kind].config for kind in ("generator", "discriminator") if kind in networks]
-    facts = [(len(config["widths"]), config["image_channels"], config.get("c_dim", 0)) for config in pair]
+    pair = [networks[kind] for kind in ("generator", "discriminator") if kind in networks]
+    facts = [(n.resolution, n.config["image_channels"], n.config.get("c_dim", 0)) for n in pair]
     if len(set(facts)) != 1:
         raise ConversionError("generator and discriminator disagree about resolution, channels or labels")
     return networks, arrays

@@ -105,8 +105,6 @@ def read_network(root: Module, *, kind: str, file_size: int) -> Network:
     """
     modules = dict(walk(root))
     tensors = network_tensors(root)
-    if "synthesis.input" in modules or any(name.endswith(".magnitude_ema") for name in tensors):
-        raise ConversionError("not supported yet: this is a StyleGAN3 generator")
     wanted = {"generator": "synthesis", "discriminator": "b4"}[kind]
     if wanted not in modules:
         raise ConversionError(f"a {root.class_name} without {wanted}: expected a StyleGAN2 {kind}")

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from convert import nvlabs, rosinality
+from convert import nvlabs, rosinality, stylegan3
 from convert.errors import ConversionError
 from convert.snapshot import Snapshot, read_snapshot
 from convert.torch_legacy import is_torch_file, read_torch_file
@@ -101,6 +101,8 @@ def from_snapshot(snapshot: Snapshot) -> Source:
     def read(name: str, step: int | None) -> Network:
         if step is not None:
             raise ConversionError("step belongs to StyleGAN1, whose files do not say which one was trained")
+        if name != "D" and stylegan3.is_stylegan3(snapshot.networks[name]):
+            return stylegan3.read_network(snapshot.networks[name], file_size=snapshot.size)
         kind = "discriminator" if name == "D" else "generator"
         return nvlabs.read_network(snapshot.networks[name], kind=kind, file_size=snapshot.size)
 

@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
-from stylegan_jax import latents, parameters, stylegan1, stylegan2
+from stylegan_jax import latents, parameters, stylegan1, stylegan2, stylegan3
 from stylegan_jax.encoders import masked
 from stylegan_jax.features import judge
 
@@ -34,6 +34,7 @@ ENCODER = "encoder"
 _KINDS = {
     "stylegan1.Generator": (stylegan1.Generator, stylegan1.GeneratorConfig),
     "stylegan1.Discriminator": (stylegan1.Discriminator, stylegan1.DiscriminatorConfig),
+    "stylegan3.Generator": (stylegan3.Generator, stylegan3.GeneratorConfig),
     "stylegan2.Generator": (stylegan2.Generator, stylegan2.GeneratorConfig),
     "stylegan2.Discriminator": (stylegan2.Discriminator, stylegan2.DiscriminatorConfig),
     "judge.Judge": (judge.Judge, judge.JudgeConfig),

@@ -65,6 +65,11 @@ class GeneratorConfig:
         return 0
 
     @property
+    def activations(self) -> int:
+        """Number of values in the outputs of all blocks for one image."""
+        return sum((4 << i) ** 2 * width for i, width in enumerate(self.widths))
+
+    @property
     def num_ws(self) -> int:
         """Number of latents that the synthesis network takes, two for a block: `2 log2(resolution) - 2`."""
         return 2 * len(self.widths)

@@ -71,6 +71,11 @@ class GeneratorConfig:
         return 2 << len(self.widths)
 
     @property
+    def activations(self) -> int:
+        """Number of values in the outputs of all blocks for one image."""
+        return sum((4 << i) ** 2 * width for i, width in enumerate(self.widths))
+
+    @property
     def num_ws(self) -> int:
         """Number of latents that the synthesis network takes: `2 log2(resolution) - 2`."""
         return 2 * len(self.widths)

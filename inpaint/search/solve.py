@@ -79,10 +79,8 @@ class Result:
 
 def default_chunk(generator: sg.Generator) -> int:
     """Returns how many starts to run at once: as many as fit an estimate of their activations, 64 at most."""
-    config = generator.config
-    activations = sum((4 << i) ** 2 * width for i, width in enumerate(config.widths))
     # A guess on the safe side, not a measurement: value and gradient hold 14 times the block outputs in float32.
-    per_start = activations * 4 * 14
+    per_start = generator.config.activations * 4 * 14
     statistics = jax.local_devices()[0].memory_stats() or {}
     budget = 0.6 * statistics["bytes_limit"] if "bytes_limit" in statistics else 4 * 2**30
     return int(np.clip(budget // per_start, 1, 64))

@@ -13,8 +13,10 @@ import pytest
 
 import convert
 import stylegan_jax
+from convert import stylegan3
 from convert.nvlabs import read_network
 from convert.snapshot import network_tensors, read_snapshot, walk
+from inpaint.search.solve import default_chunk
 from stylegan_jax import parameters
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -141,12 +143,17 @@ def test_inspect_describes_networks():
     assert "non-commercial" in facts["licence"]
 
 
-def test_a_stylegan3_generator_is_recognised():
-    snapshot = read_snapshot(GOLDEN / "sg2_base.pkl")
-    root = snapshot.networks["G_ema"]
-    root.state["_modules"]["synthesis"].state["_modules"]["input"] = root.children["mapping"]
-    with pytest.raises(convert.ConversionError, match="not supported yet: this is a StyleGAN3 generator"):
-        read_network(root, kind="generator", file_size=snapshot.size)
+def test_a_stylegan3_file_becomes_a_checkpoint(tmp_path):
+    """What is written holds every array of the generator and the discriminator of StyleGAN2 beside it."""
+    convert.convert(GOLDEN / "sg3_t.pkl", tmp_path / "model")
+    model, snapshot = stylegan_jax.load(tmp_path / "model"), read_snapshot(GOLDEN / "sg3_t.pkl")
+    expected = stylegan3.read_network(snapshot.networks["G_ema"], file_size=snapshot.size).arrays()
+    found = parameters.to_arrays(model.generator)
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    assert model.discriminator.resolution == model.resolution == 32
+    assert default_chunk(model.generator) >= 1
 
 
 @pytest.mark.parametrize(
