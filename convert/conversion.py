@@ -36,8 +36,8 @@ def convert(
     estimated from 10 000 latents of a fixed key.
 
     Args:
-      source: an NVlabs torch snapshot of StyleGAN2 or StyleGAN3, or a checkpoint of rosinality's StyleGAN1 or
-        StyleGAN2 code.
+      source: an NVlabs torch snapshot of StyleGAN2 or StyleGAN3, a TensorFlow pickle of StyleGAN2, or a checkpoint of
+        rosinality's StyleGAN1 or StyleGAN2 code.
       destination: the directory to write; it appears complete or not at all.
       network: the generator to take, `G_ema` (the averaged one) or `G`.
       discriminator: whether to take `D` too, where the file has one; some losses need it.

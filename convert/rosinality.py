@@ -17,13 +17,12 @@ import numpy as np
 from convert.errors import ConversionError, shown
 from convert.rosinality_tables import (
     AVERAGE,
-    Entry,
     stylegan1_discriminator,
     stylegan1_generator,
     stylegan2_discriminator,
     stylegan2_generator,
 )
-from convert.rules import Rule, check_shapes, transfer
+from convert.rules import Entry, Rule, check_shapes, transfer
 from convert.torchfile import Tensor
 
 NAMES = {"G": ("g", "generator"), "G_ema": ("g_ema", "g_running"), "D": ("d", "discriminator")}

@@ -17,7 +17,7 @@ import numpy as np
 
 from convert.errors import ConversionError, shown
 from convert.nvlabs_config import normalised
-from convert.rules import Transform, convolution, dense, dense_after_4x4, image, unchanged
+from convert.rules import Entry, Transform, constant_input, convolution, dense, dense_after_4x4, noise_map, unchanged
 from convert.torchfile import Tensor
 
 TAPS = (1, 3, 3, 1)
@@ -28,21 +28,6 @@ W_AVG_BETA = 0.995  # of our own training, should it go on; the files know of no
 MOST_LAYERS = 64
 
 Tensors = Mapping[str, Tensor]
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One tensor of a file: its name and shape, our name (None: not needed), the change of layout, and `Rule.shared`.
-
-    With `constant` the tensor must hold these values (in every channel).
-    """
-
-    source: str
-    shape: tuple[int, ...]
-    destination: str | None
-    transform: Transform = unchanged
-    shared: bool = False
-    constant: np.ndarray | None = None
 
 
 class Description(NamedTuple):
@@ -64,16 +49,6 @@ def vector(array: np.ndarray) -> np.ndarray:
 def scalar(array: np.ndarray) -> np.ndarray:
     """Turns [1] into []."""
     return array.reshape(())
-
-
-def noise_map(array: np.ndarray) -> np.ndarray:
-    """Turns [1, 1, h, w] into [h, w]."""
-    return array[0, 0]
-
-
-def constant_input(array: np.ndarray) -> np.ndarray:
-    """Turns [1, c, h, w] into [h, w, c]."""
-    return image(array[0])
 
 
 def modulated(weight: np.ndarray) -> np.ndarray:

@@ -45,6 +45,16 @@ def dense_after_4x4(weight: np.ndarray) -> np.ndarray:
     return weight.reshape(outputs, inputs // 16, 4, 4).transpose(2, 3, 1, 0).reshape(inputs, outputs)
 
 
+def noise_map(array: np.ndarray) -> np.ndarray:
+    """Turns [1, 1, h, w] into [h, w]."""
+    return array[0, 0]
+
+
+def constant_input(array: np.ndarray) -> np.ndarray:
+    """Turns [1, c, h, w] into [h, w, c]."""
+    return image(array[0])
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
     r"""One line of a table.
@@ -60,6 +70,21 @@ class Rule:
     destination: str | None
     transform: Transform = unchanged
     shared: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One tensor of a file: its name and shape, our name (None: not needed), the change of layout, and `Rule.shared`.
+
+    With `constant` the tensor must hold these values (in every channel).
+    """
+
+    source: str
+    shape: tuple[int, ...]
+    destination: str | None
+    transform: Transform = unchanged
+    shared: bool = False
+    constant: np.ndarray | None = None
 
 
 def assign(names: Iterable[str], rules: Iterable[Rule]) -> dict[str, tuple[Rule, str | None]]:

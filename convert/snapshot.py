@@ -17,15 +17,15 @@ from collections.abc import Iterator
 
 from convert.errors import ConversionError, shown
 from convert.numpyfile import numpy_globals
+from convert.tensorflow_files import tensorflow_globals
 from convert.torchfile import Tensor, torch_globals
-from convert.unpickle import Call, Stateful, Work, read_pickle
+from convert.unpickle import Call, Work, read_pickle
 
 NETWORKS = ("G", "D", "G_ema")
 MOST_MODULES = 4096
 DEEPEST_MODULE = 16
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
-_LATER = "not supported yet: this is"
 _TEXT_HEADS = {  # what people are likely to pass by mistake, by the first bytes
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
@@ -97,6 +97,16 @@ def network_tensors(root: Module) -> dict[str, Tensor]:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class PickleFile:
+    """A pickle of a known code base whose structure was read: `tree` is what it holds, as inert values."""
+
+    path: str
+    size: int
+    sha256: str
+    tree: object
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Snapshot:
     """A snapshot file whose structure was read; tensors still lie in the file.
 
@@ -114,14 +124,6 @@ class Snapshot:
         return [name for name, network in self.networks.items() if network is not None]
 
 
-class _TensorflowNetwork(Stateful):
-    """Marks a network object of the TensorFlow code bases: enough to recognise such a file."""
-
-    def set_state(self, state: object) -> None:
-        if not isinstance(state, dict):
-            raise ConversionError("a TensorFlow network has a state of an unknown form")
-
-
 def _persistent_module(record: object) -> Module:
     match record:
         case {"type": "class", "class_name": str() as name, "state": dict() as state} if _NAME.fullmatch(name):
@@ -136,10 +138,9 @@ def _snapshot_globals(work: Work) -> dict[str, object]:
         "dnnlib.util.EasyDict": lambda: {},
         "builtins.set": lambda items: _as_list(items),
         "__builtin__.set": lambda items: _as_list(items),
-        "dnnlib.tflib.network.Network": lambda: _TensorflowNetwork(),
     }
     calls = {name: Call(name, function) for name, function in inert.items()}
-    return calls | torch_globals(work) | numpy_globals()
+    return calls | torch_globals(work) | numpy_globals() | tensorflow_globals()
 
 
 def _as_list(items: object) -> list:
@@ -148,31 +149,38 @@ def _as_list(items: object) -> list:
     return list(items)
 
 
-def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
-    """Reads the structure of an NVlabs torch snapshot without running anything in it.
-
-    Args:
-      path: the pickle file.
-
-    Returns:
-      The snapshot; tensors are views of the file, read when asked for.
+def read_pickle_file(path: str | os.PathLike[str]) -> PickleFile:
+    """Reads the structure of a pickle file without running anything in it.
 
     Raises:
-      ConversionError: no such file, another or a later format, damage, or content that is not allowed.
+      ConversionError: no such file, damage, or content that is not allowed.
     """
     path = os.fspath(path)
     data = _open(path)
     work = Work()
-    value, end = read_pickle(data, _snapshot_globals(work), work=work)
-    if isinstance(value, tuple) and value and all(isinstance(item, _TensorflowNetwork) for item in value):
-        raise ConversionError(f"{_LATER} a TensorFlow pickle of StyleGAN or StyleGAN2; only torch snapshots are read")
+    tree, end = read_pickle(data, _snapshot_globals(work), work=work)
+    if end != len(data):
+        raise ConversionError(f"{len(data) - end} bytes follow the end of the pickle; the file is damaged or hostile")
+    return PickleFile(path, len(data), hashlib.sha256(data).hexdigest(), tree)
+
+
+def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
+    """Reads the structure of an NVlabs torch snapshot without running anything in it.
+
+    Raises:
+      ConversionError: no such file, another format, damage, or content that is not allowed.
+    """
+    return as_snapshot(read_pickle_file(path))
+
+
+def as_snapshot(file: PickleFile) -> Snapshot:
+    """Returns the networks of an NVlabs torch snapshot; raises `ConversionError` if the file is none."""
+    value = file.tree
     if not isinstance(value, dict) or not any(name in value for name in NETWORKS):
         raise ConversionError(
             f"holds {shown(value)} without networks; expected the dictionary of an NVlabs torch snapshot "
-            "with the keys G, D and G_ema"
+            "with the keys G, D and G_ema, or the networks of a TensorFlow pickle"
         )
-    if end != len(data):
-        raise ConversionError(f"{len(data) - end} bytes follow the end of the pickle; the file is damaged or hostile")
     networks = {name: value[name] for name in NETWORKS if name in value}
     for name, network in networks.items():
         if network is not None and not isinstance(network, Module):
@@ -180,7 +188,7 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
     arguments = value.get("training_set_kwargs")
     if arguments is not None and not isinstance(arguments, dict):
         raise ConversionError(f"training_set_kwargs is {shown(arguments)}, expected a dictionary")
-    return Snapshot(path, len(data), hashlib.sha256(data).hexdigest(), networks, arguments)
+    return Snapshot(file.path, file.size, file.sha256, networks, arguments)
 
 
 def _open(path: str) -> memoryview:

@@ -10,9 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
-from convert import nvlabs, rosinality, stylegan3
+from convert import nvlabs, rosinality, stylegan3, tensorflow
 from convert.errors import ConversionError
-from convert.snapshot import Snapshot, read_snapshot
+from convert.snapshot import PickleFile, Snapshot, as_snapshot, read_pickle_file
+from convert.tensorflow_files import is_tensorflow, recognise
 from convert.torch_legacy import is_torch_file, read_torch_file
 
 NVLABS_FORMAT = "NVlabs torch snapshot"
@@ -77,7 +78,31 @@ def read_source(path: str | os.PathLike[str]) -> Source:
     Raises:
       ConversionError: no such file, an unknown format, damage, or content that is not allowed.
     """
-    return _rosinality(path) if is_torch_file(path) else from_snapshot(read_snapshot(path))
+    if is_torch_file(path):
+        return _rosinality(path)
+    file = read_pickle_file(path)
+    return _tensorflow(file) if is_tensorflow(file.tree) else from_snapshot(as_snapshot(file))
+
+
+def _tensorflow(file: PickleFile) -> Source:
+    found = recognise(file.tree)
+
+    def read(name: str, step: int | None) -> Network:
+        network = tensorflow.read_network(found, name, file_size=file.size)
+        if step is not None and network.family != "stylegan1":
+            raise ConversionError("step belongs to StyleGAN1, whose files do not say which one was trained")
+        return network
+
+    return Source(
+        path=file.path,
+        size=file.size,
+        sha256=file.sha256,
+        format=tensorflow.FORMAT,
+        licence=tensorflow.LICENCE,
+        training=None,
+        networks=dict.fromkeys(found.networks, True),
+        read=read,
+    )
 
 
 def _rosinality(path: str | os.PathLike[str]) -> Source:

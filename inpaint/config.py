@@ -100,14 +100,14 @@ def _encoder_defaults() -> RestoreConfig:
     return RestoreConfig(
         method="encoder_search",
         search=SearchConfig(
-            steps=100,
+            steps=50,
             coarse_share=0.0,
-            lr=0.05,
+            lr=0.02,
             mahalanobis=0.0,
             guess_distance=0.02,
             noise="none",
             init="encoder",
-            jitter=0.3,
+            jitter=1.0,
         ),
     )
 

@@ -64,13 +64,13 @@ def latent_search(
 
 def encoder_search(
     *,
-    steps: int = 100,
-    lr: float = 0.05,
+    steps: int = 50,
+    lr: float = 0.02,
     data: str = "l2",
     guess_distance: float = 0.02,
     mahalanobis: float = 0.0,
     noise: str = "none",
-    jitter: float = 0.3,
+    jitter: float = 1.0,
 ) -> Method:
     """Returns a search in W+ by Adam that begins about an encoder's guess and is held near it.
 

@@ -34,9 +34,9 @@ ENCODER = "encoder"
 _KINDS = {
     "stylegan1.Generator": (stylegan1.Generator, stylegan1.GeneratorConfig),
     "stylegan1.Discriminator": (stylegan1.Discriminator, stylegan1.DiscriminatorConfig),
-    "stylegan3.Generator": (stylegan3.Generator, stylegan3.GeneratorConfig),
     "stylegan2.Generator": (stylegan2.Generator, stylegan2.GeneratorConfig),
     "stylegan2.Discriminator": (stylegan2.Discriminator, stylegan2.DiscriminatorConfig),
+    "stylegan3.Generator": (stylegan3.Generator, stylegan3.GeneratorConfig),
     "judge.Judge": (judge.Judge, judge.JudgeConfig),
     "masked.MaskedEncoder": (masked.MaskedEncoder, masked.MaskedEncoderConfig),
 }

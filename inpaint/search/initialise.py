@@ -82,7 +82,7 @@ class Encoded:
     """Starts begin about the encoder's guess: one offset in W for all layers, of W's own spread times a factor that is
     drawn from 0 to `jitter`, so that some starts stay near and others look farther."""
 
-    jitter: float = 0.3
+    jitter: float = 1.0
 
     def candidates(self, starts: int) -> int:
         return starts

@@ -39,6 +39,7 @@ SEEDS = (
     "bad/huge_storage_claim.pkl",
     "bad/numpy_huge_shape.pkl",
     "sg2_odd.pkl",
+    "tf_ada_cond.pkl",
     "ros1_train_step6.model",
     "ros2_train_zip.pt",
 )

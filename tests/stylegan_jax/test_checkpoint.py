@@ -210,7 +210,7 @@ def test_other_versions_and_kinds(copy, stored):
     cases = [
         (dict(format_version=99), "has format version 99, this version reads 1"),
         (dict(format="other"), "is not a stylegan_jax checkpoint"),
-        (dict(networks=network(kind="stylegan9.Generator")), "stylegan9.Generator; this version knows stylegan2"),
+        (dict(networks=network(kind="stylegan9.Generator")), "stylegan9.Generator; this version knows stylegan1"),
         (dict(networks=network(config=config | {"new": 1})), "unknown fields: new; written by a newer version"),
         (dict(networks={"discriminator": networks["discriminator"]}), "a generator is needed"),
         (dict(networks=network(config=config | {"mapping_layers": 2})), "do not match the stored config.*mapping/fc2"),
@@ -249,5 +249,5 @@ def test_states_round_trip(tmp_path):
 
 def test_other_networks_are_refused(tmp_path):
     """Only known kinds of networks are stored."""
-    with pytest.raises(sg.CheckpointError, match="cannot store a Linear; known: stylegan2.Generator"):
+    with pytest.raises(sg.CheckpointError, match="cannot store a Linear; known: stylegan1.Generator"):
         sg.save(tmp_path / "model", sg.Model(nnx.Linear(1, 1, rngs=nnx.Rngs(0))))
