@@ -91,7 +91,10 @@ class Encoded:
         if context.guess is None:
             raise ValueError("the generator has no encoder to begin with; train one with `python -m inpaint train`")
         if space is latents.Z:
-            raise ValueError("an encoder's guess lies in W+, and a search in Z cannot begin there")
+            raise ValueError(
+                "an encoder's guess lies in W+, and a search in Z cannot begin there; choose another initialisation "
+                "(prescreen, random, mean)"
+            )
         offset_key, size_key = jax.random.split(key)
         mean = context.w_mean
         offset = jax.random.normal(offset_key, mean.shape, mean.dtype) @ jnp.linalg.pinv(context.w_whitening)

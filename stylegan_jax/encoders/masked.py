@@ -71,7 +71,7 @@ class MaskedEncoder(nnx.Module):
                 f"channels, got {list(images.shape)} and {list(known.shape)}"
             )
         shown = known[..., None].astype(images.dtype)
-        x, image = None, jnp.concatenate([images * shown, shown], -1)
+        x, image = None, jnp.concatenate([jnp.where(shown > 0, images * shown, 0), shown], -1)
         for index in range(len(config.widths) - 1, 0, -1):
             x, image = getattr(self, f"b{4 << index}")(x, image, self.resample_filter[...], images.dtype)
         offsets = self.out(self.fc(x.reshape(x.shape[0], -1))).reshape(-1, config.num_ws, config.w_dim)

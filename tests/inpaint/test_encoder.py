@@ -58,9 +58,10 @@ def test_what_is_hidden_is_not_seen():
     """Hidden pixels change nothing, known ones and the mask itself do; a new encoder says the mean of W."""
     encoder = make_encoder()
     image = np.asarray(random_images(1)[0] / 127.5 - 1, np.float32)
-    other = np.where(KNOWN[..., None] > 0, image, 0.3)
     found = encode(encoder, image, KNOWN)
-    np.testing.assert_array_equal(found, encode(encoder, other, KNOWN))
+    for hidden in (0.3, np.nan):
+        other = np.where(KNOWN[..., None] > 0, image, np.float32(hidden))
+        np.testing.assert_array_equal(found, encode(encoder, other, KNOWN))
     for different in (encode(encoder, -image, KNOWN), encode(encoder, image, np.ones_like(KNOWN))):
         assert float(jnp.abs(found - different).max()) > 1e-3
     new = MaskedEncoder(encoder.config, rngs=nnx.Rngs(0))
