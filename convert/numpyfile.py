@@ -17,12 +17,17 @@ class DType(Stateful):
     """The stand-in for a numpy dtype: a type code and, once its state is set, the byte order."""
 
     def __init__(self, code: object, *rest: object):
-        if code not in TYPE_CODES or len(rest) != 2:
+        # What follows the code, whether to align and to copy, is always the same.
+        if code not in TYPE_CODES or rest != (False, True) or not all(isinstance(item, int) for item in rest):
             raise ConversionError(f"a numpy value has type {shown(code)}; plain numbers and booleans are read")
         self.numpy = np.dtype(code).newbyteorder("<")
 
     def set_state(self, state: object) -> None:
-        order = state[1] if isinstance(state, tuple) and len(state) >= 2 else None
+        match state:
+            case (3, str() as order, None, None, None, -1, -1, 0):
+                pass
+            case _:
+                raise ConversionError("a numpy type has a state of an unknown form; plain numbers are read")
         if order not in ("<", "|", "="):
             raise ConversionError(f"a numpy type has byte order {shown(order)}, expected little-endian")
 
@@ -68,14 +73,26 @@ def _scalar(dtype: object, data: object) -> float | int | bool:
 
 def _reconstruct(kind: object, shape: object, code: object) -> Array:
     # numpy always writes an empty array here and gives the shape with the state: any other shape is an attack.
-    if kind is not _NDARRAY or shape != (0,) or not isinstance(code, memoryview) or len(code) != 1:
+    empty = isinstance(shape, tuple) and shape == (0,) and type(shape[0]) is int
+    if kind is not _NDARRAY or not empty or not isinstance(code, memoryview) or len(code) != 1:
         raise ConversionError(f"a numpy array is made with shape {shown(shape)}, numpy itself writes (0,)")
     return Array()
 
 
 def numpy_globals() -> dict[str, object]:
     """Returns the names under which pickles refer to numpy values, old and new, for `read_pickle`."""
+    encoded: dict[int, tuple[str, memoryview]] = {}  # by identity, so that a file cannot have one text encoded often
+
+    def encode(text: object, coding: object) -> memoryview:
+        # Protocol 2 has no byte strings: Python writes them as text of the same character codes.
+        if type(text) is not str or coding != "latin1":
+            raise ConversionError(f"a byte string is made of {shown(text)} in coding {shown(coding)}")
+        if id(text) not in encoded:
+            encoded[id(text)] = text, memoryview(text.encode("latin-1"))
+        return encoded[id(text)][1]
+
     table: dict[str, object] = {"numpy.ndarray": _NDARRAY, "numpy.dtype": Call("numpy.dtype", DType)}
+    table["_codecs.encode"] = Call("encode", encode)
     for core in ("numpy.core", "numpy._core"):
         table[f"{core}.multiarray.scalar"] = Call("scalar", _scalar)
         table[f"{core}.multiarray._reconstruct"] = Call("_reconstruct", _reconstruct)

@@ -8,7 +8,6 @@ A snapshot of stylegan2-ada-pytorch or stylegan3 is one pickled dictionary: `G`,
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import mmap
 import os
 import re
@@ -18,8 +17,8 @@ from collections.abc import Iterator
 from convert.errors import ConversionError, shown
 from convert.numpyfile import numpy_globals
 from convert.tensorflow_files import tensorflow_globals
-from convert.torchfile import Tensor, torch_globals
-from convert.unpickle import Call, Work, read_pickle
+from convert.torchfile import Tensor, file_sha256, torch_globals
+from convert.unpickle import Call, Names, Work, read_pickle
 
 NETWORKS = ("G", "D", "G_ema")
 MOST_MODULES = 4096
@@ -136,17 +135,17 @@ def _snapshot_globals(work: Work) -> dict[str, object]:
         "torch_utils.persistence._reconstruct_persistent_obj": _persistent_module,
         "collections.OrderedDict": lambda: {},
         "dnnlib.util.EasyDict": lambda: {},
-        "builtins.set": lambda items: _as_list(items),
-        "__builtin__.set": lambda items: _as_list(items),
+        "builtins.set": lambda items: _as_names(items),
+        "__builtin__.set": lambda items: _as_names(items),
     }
     calls = {name: Call(name, function) for name, function in inert.items()}
     return calls | torch_globals(work) | numpy_globals() | tensorflow_globals()
 
 
-def _as_list(items: object) -> list:
-    if not isinstance(items, list):
+def _as_names(items: object) -> Names:
+    if type(items) is not list:
         raise ConversionError("a set is made from something else than a list")
-    return list(items)
+    return Names().add(items)
 
 
 def read_pickle_file(path: str | os.PathLike[str]) -> PickleFile:
@@ -161,7 +160,7 @@ def read_pickle_file(path: str | os.PathLike[str]) -> PickleFile:
     tree, end = read_pickle(data, _snapshot_globals(work), work=work)
     if end != len(data):
         raise ConversionError(f"{len(data) - end} bytes follow the end of the pickle; the file is damaged or hostile")
-    return PickleFile(path, len(data), hashlib.sha256(data).hexdigest(), tree)
+    return PickleFile(path, len(data), file_sha256(data.obj), tree)
 
 
 def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:

@@ -2,13 +2,13 @@
 """Whole files of `torch.save`, without torch: a zip archive (since torch 1.6), or five pickles and the raw elements.
 
 Nothing in them is executed, and elements stay in the file until a tensor is read. What comes out is a tree of plain
-values with `Tensor`s in it; `argparse.Namespace` and `OrderedDict` become dictionaries.
+values with `Tensor`s in it; `argparse.Namespace` and `OrderedDict` become dictionaries, paths of
+`pathlib` text.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import mmap
 import os
 import stat
@@ -16,7 +16,15 @@ import zipfile
 from collections.abc import Callable
 
 from convert.errors import ConversionError, shown
-from convert.torchfile import LEGACY_HEAD, LEGACY_VERSION, STORAGE_TYPES, Storage, StorageType, torch_globals
+from convert.torchfile import (
+    LEGACY_HEAD,
+    LEGACY_VERSION,
+    STORAGE_TYPES,
+    Storage,
+    StorageType,
+    file_sha256,
+    torch_globals,
+)
 from convert.unpickle import Call, Stateful, Work, read_pickle
 
 ZIP_HEAD = b"PK\x03\x04"
@@ -78,10 +86,10 @@ def read_torch_file(path: str | os.PathLike[str]) -> TorchFile:
         raise ConversionError(
             f"begins with the bytes {head[:8].hex(' ')}; expected a file of torch.save, zip or from before torch 1.6"
         )
-    return TorchFile(path, len(data), hashlib.sha256(data).hexdigest(), tree)
+    return TorchFile(path, len(data), file_sha256(data.obj), tree)
 
 
-class _Namespace(Stateful):
+class Namespace(Stateful):
     """The stand-in for an `argparse.Namespace`: its attributes."""
 
     def __init__(self):
@@ -93,16 +101,25 @@ class _Namespace(Stateful):
         self.attributes = state
 
 
+def _path(*parts: object) -> str:
+    # Training scripts store where their data lay; here it is text and leads nowhere.
+    if len(parts) > 1000 or not all(type(part) is str and len(part) <= 1000 for part in parts):
+        raise ConversionError("a path is made of something else than names")
+    return "/".join(parts)
+
+
 def _read_object(
     data: memoryview, *, work: Work, storage: Callable[[object], Storage]
 ) -> tuple[object, int]:  # (tree, length of the pickle)
     allowed: dict[str, object] = dict(STORAGE_TYPES)
     allowed |= {name: call for name, call in torch_globals(work).items() if not name.endswith("_load_from_bytes")}
     allowed["collections.OrderedDict"] = Call("OrderedDict", lambda: {})
-    allowed["argparse.Namespace"] = Call("Namespace", lambda: _Namespace())
+    for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path"):
+        allowed[f"pathlib.{kind}"] = Call(kind, _path)
+    allowed["argparse.Namespace"] = Call("Namespace", lambda: Namespace())
     value, end = read_pickle(data, allowed, work=work, persistent=storage)
     if isinstance(value, dict):
-        value = {k: item.attributes if isinstance(item, _Namespace) else item for k, item in value.items()}
+        value = {k: item.attributes if isinstance(item, Namespace) else item for k, item in value.items()}
     return value, end
 
 
@@ -172,15 +189,20 @@ def _records(path: str, data: memoryview) -> dict[str, memoryview]:
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
             raise ConversionError(f"record {shown(name)} is compressed or encrypted, which torch.save never does")
         header = bytes(data[entry.header_offset : entry.header_offset + LOCAL_HEADER])
-        if len(header) < LOCAL_HEADER or not header.startswith(ZIP_HEAD) or name in records:
-            raise ConversionError(f"record {shown(name)} is not where the archive says, or twice there; damaged file")
         begin = entry.header_offset + LOCAL_HEADER
-        begin += int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        end = begin + int.from_bytes(header[26:28], "little")
+        if not header.startswith(ZIP_HEAD) or _name(entry, data[begin:end]) != entry.orig_filename or name in records:
+            raise ConversionError(f"record {shown(name)} is not where the archive says, or twice there; damaged file")
+        begin = end + int.from_bytes(header[28:30], "little")
         view = data[begin : begin + entry.file_size]
         if len(view) != entry.file_size:
             raise ConversionError(f"record {shown(name)} claims {entry.file_size} bytes, {len(view)} are there")
         records[name] = view
     return records
+
+
+def _name(entry: zipfile.ZipInfo, name: memoryview) -> str:
+    return str(name, "utf-8" if entry.flag_bits & 0x800 else "cp437", "replace")
 
 
 # Before torch 1.6: magic number, version, system, the object, the keys of its storages; then for every key the number

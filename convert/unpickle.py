@@ -25,7 +25,7 @@ LONGEST_INTEGER = 16  # bytes; the longest one in a checkpoint is torch's magic 
 
 
 class Work:
-    """The allowance of one file: instructions, and 64 decoded characters count as one."""
+    """The allowance of one file: instructions, and 1024 decoded characters count as one."""
 
     def __init__(self, limit: int = WORK_LIMIT):
         self.left = limit
@@ -45,6 +45,17 @@ class Call(NamedTuple):
 
     name: str
     function: Callable[..., object]
+
+
+class Names(list):
+    """The stand-in for a set, which checkpoints only have of names; it keeps their order."""
+
+    def add(self, items: list[object]) -> Names:
+        """Appends `items` and returns itself; raises `ConversionError` where one is no text."""
+        if not all(type(item) is str for item in items):
+            raise ConversionError("a set holds something else than names")
+        self.extend(items)
+        return self
 
 
 class Stateful:
@@ -73,7 +84,7 @@ def read_pickle(
       persistent: resolves persistent ids; without it they are refused.
 
     Returns:
-      (value, position after the pickle). Byte strings are `memoryview`s of `data`, sets are lists.
+      (value, position after the pickle). Byte strings are `memoryview`s of `data`, sets are `Names`.
 
     Raises:
       ConversionError: damaged, hostile or unknown content, with the position.
@@ -96,6 +107,7 @@ class _Machine:
     def __init__(self, data, allowed, work, start, persistent):
         self.data, self.allowed, self.work, self.persistent = data, allowed, work, persistent
         self.position = self.opcode_at = start
+        self.frame_end = 0
         self.stack: list[object] = []
         self.below: list[list[object]] = []  # the stacks that MARK has put aside
         self.memo: dict[int, object] = {}
@@ -118,6 +130,8 @@ class _Machine:
                         "the file is damaged or of another kind"
                     )
                 action(self)
+                if self.opcode_at < self.frame_end < self.position:
+                    raise ConversionError(f"damaged pickle: the frame around byte {self.opcode_at} ends inside a value")
         except _Stop:
             if len(self.stack) != 1 or self.below:
                 raise ConversionError("damaged pickle: it ends with unfinished values") from None
@@ -153,7 +167,7 @@ class _Machine:
 
     def text(self, length: int) -> str:
         view = self.take(length)
-        self.work.spend(length // 64)
+        self.work.spend(length // 1024)
         return str(view, "utf-8", "surrogatepass")
 
     def long_integer(self, length: int) -> int:
@@ -205,6 +219,9 @@ class _Machine:
                 f"ends too early: a frame of {length} bytes begins at byte {self.position}, only "
                 f"{len(self.data) - self.position} are there; the file is cut short or damaged"
             )
+        if self.opcode_at < self.frame_end:
+            raise ConversionError(f"damaged pickle: a frame begins inside another at byte {self.opcode_at}")
+        self.frame_end = self.position + length
 
     def protocol(self) -> None:
         version = self.integer(1)
@@ -234,6 +251,12 @@ class _Machine:
     def set_many(self) -> None:
         items = self.items_since_mark()
         self.set_items(self.stack[-1], items)
+
+    def add_many(self) -> None:
+        items = self.items_since_mark()
+        if type(self.stack[-1]) is not Names:
+            raise TypeError
+        self.stack[-1].add(items)
 
     def append_one(self) -> None:
         item = self.pop()
@@ -317,16 +340,16 @@ _ACTIONS: dict[int, Callable[[_Machine], None]] = {
         pickle.BINBYTES8: _push(lambda m: m.take(m.integer(8))),
         pickle.EMPTY_TUPLE: _push(lambda m: ()),
         pickle.EMPTY_LIST: _push(lambda m: []),
-        pickle.EMPTY_SET: _push(lambda m: []),
+        pickle.EMPTY_SET: _push(lambda m: Names()),
         pickle.EMPTY_DICT: _push(lambda m: {}),
         pickle.TUPLE: _push(lambda m: tuple(m.items_since_mark())),
         pickle.TUPLE1: _tuple_of(1),
         pickle.TUPLE2: _tuple_of(2),
         pickle.TUPLE3: _tuple_of(3),
-        pickle.FROZENSET: _push(lambda m: tuple(m.items_since_mark())),
+        pickle.FROZENSET: _push(lambda m: Names().add(m.items_since_mark())),
         pickle.APPEND: _Machine.append_one,
         pickle.APPENDS: _Machine.append_many,
-        pickle.ADDITEMS: _Machine.append_many,
+        pickle.ADDITEMS: _Machine.add_many,
         pickle.SETITEM: _Machine.set_one,
         pickle.SETITEMS: _Machine.set_many,
         pickle.MEMOIZE: lambda m: m.put(len(m.memo)),

@@ -163,7 +163,7 @@ def test_repeated_inner_streams_share_the_allowance():
     blob = pickle.dumps(MAGIC, 2) + pickle.dumps(1001, 2) + inner
     work = Work()
     reasons = []
-    for _ in range(100):
+    for _ in range(600):
         with pytest.raises(ConversionError) as caught:
             parse_storage(memoryview(blob), work=work)
         reasons.append(str(caught.value))
@@ -178,6 +178,24 @@ def test_numpy_values():
     for refused in (np.array([object()]), np.zeros(3, ">f4"), np.array(["x"])):
         with pytest.raises(ConversionError):
             read(pickle.dumps(refused, 3), numpy_globals())
+
+
+def test_byte_strings_of_protocol_2():
+    """Before protocol 3 they are text, encoded; one text is encoded once."""
+    value = np.arange(6, dtype=np.float32).reshape(2, 3) + 200
+    found = read(pickle.dumps([value, value.copy()], 2), numpy_globals())
+    np.testing.assert_array_equal(found[0].read(), value)
+    # The same text twice: encode(text) called again gives the same bytes, not new ones.
+    call = b"h\x00h\x01X\x06\x00\x00\x00latin1\x86R"
+    data = b"\x80\x02c_codecs\nencode\nq\x00X\x02\x00\x00\x00abq\x01" + call + call + b"\x87."
+    _, first, second = read(b"\x80\x02" + data[2:].replace(b"q\x01h", b"q\x010h", 1), numpy_globals())
+    assert first is second and bytes(first) == b"ab"
+    for text in (b"\xc4\x80", b"a"):  # no character of latin-1; another coding
+        coding = b"latin1" if text != b"a" else b"rot_13"
+        data = b"\x80\x02c_codecs\nencode\nX" + struct.pack("<I", len(text)) + text
+        data += b"X\x06\x00\x00\x00" + coding + b"\x86R."
+        with pytest.raises(ConversionError):
+            read(data, numpy_globals())
 
 
 def test_tensor_record_in_a_pickle_names_only_stand_ins():

@@ -91,6 +91,12 @@ def test_optimisers_of_old_torch(tmp_path):
     assert sorted(tree["state"].values()) == [1, 2, 4] and (tree["lr"][0], tree["size"]) == (0.5, 2**39 - 1)
 
 
+def test_paths_become_text(tmp_path):
+    value = {"opts": {"exp_dir": pathlib.PurePosixPath("/data/run"), "here": pathlib.PureWindowsPath("C:\\a\\b")}}
+    tree = read_torch_file(write_zip(tmp_path / "a.pt", value)).tree
+    assert tree["opts"]["exp_dir"] == "//data/run" and tree["opts"]["here"].endswith("a/b")
+
+
 @pytest.mark.parametrize(
     ("value", "records", "reason"),
     [
@@ -101,6 +107,7 @@ def test_optimisers_of_old_torch(tmp_path):
         ({}, {"byteorder": b"large"}, "byte order is 'large'"),
         (b"\x80\x02cargparse\nNamespace\n)\x81K\x01b.", {}, "Namespace has a state of an unknown form"),
         (b"\x80\x02X\x00\x00\x00\x00Q.", {}, "persistent id of an unknown form"),
+        (b"\x80\x02cpathlib\nPosixPath\n(K\x01tR.", {}, "a path is made of something else than names"),
     ],
 )
 def test_pickles_that_no_tool_writes(value, records, reason, tmp_path):

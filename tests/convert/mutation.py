@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feeds mutated checkpoint files to the reader; run by hand, it is no part of the test run:
+"""Feeds mutated checkpoint files to the reader, in this process and within bounds of its own:
 
-  python tests/convert/fuzz.py --rounds=5000 --seed=0
+  python tests/convert/mutation.py --rounds=5000 --seed=0
 
-Every file must either be read or be refused with `ConversionError`, within five seconds and without running, importing
-or opening anything. A mutated file that is still accepted is fine: most bytes of a checkpoint are weights.
+Every file must either be refused with `ConversionError`, or be read as what stands in it, by `reference_reader.py`:
+within five seconds, 1.5 GiB of addresses and 600 MB of memory, without running, importing or opening anything. A
+mutated file that is still accepted is fine: most bytes of a checkpoint are weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import math
 import pathlib
 import pickletools
 import random
 import resource
+import signal
 import struct
 import sys
 import tempfile
@@ -26,9 +29,12 @@ import numpy.random  # noqa: F401  numpy imports it at its first use, which woul
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
+import reference_reader
+
 from convert import ConversionError, conversion
-from convert.snapshot import Snapshot, read_snapshot, walk
+from convert.snapshot import Snapshot, read_pickle_file, read_snapshot, walk
 from convert.source import from_snapshot, read_source
+from convert.torch_legacy import is_torch_file, read_torch_file
 from convert.torchfile import LEGACY_HEAD
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -39,10 +45,13 @@ SEEDS = (
     "bad/huge_storage_claim.pkl",
     "bad/numpy_huge_shape.pkl",
     "sg2_odd.pkl",
+    "sg2_era_py37_torch17.pkl",
+    "sg3_t.pkl",
     "tf_ada_cond.pkl",
     "ros1_train_step6.model",
     "ros2_train_zip.pt",
 )
+MOST_SECONDS, MOST_MEGABYTES, MOST_ADDRESSES = 5, 600, 3 << 29
 FORBIDDEN = ("exec", "compile", "import", "os.", "subprocess.", "socket.", "ctypes.", "shutil.", "pickle.")
 VALUES: dict[bytes, list[slice]] = {}  # per file, where instructions that push one plain value stand
 SOUND = (0, 1, 5)  # of these, the ones that convert
@@ -73,6 +82,14 @@ def mutate(rng: random.Random, data: bytes, positions: list[int]) -> bytes:
     if rng.random() < 0.5:  # one instruction that makes a value for another: the file stays a sound pickle
         first, second = (rng.choice(VALUES[data]) for _ in range(2))
         return data[: first.start] + data[second] + data[first.stop :]
+    if rng.random() < 0.2:  # two values of the same length change places: storages above all
+        first = rng.choice(VALUES[data])
+        same = [other for other in VALUES[data] if other.stop - other.start == first.stop - first.start]
+        first, second = sorted((first, rng.choice(same)), key=lambda place: place.start)
+        if first.stop <= second.start:
+            return (
+                data[: first.start] + data[second] + data[first.stop : second.start] + data[first] + data[second.stop :]
+            )
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4))):
         at = rng.choice(positions) if rng.random() < 0.8 else rng.randrange(len(data))
@@ -113,17 +130,48 @@ def corrupt(rng: random.Random, snapshot: Snapshot) -> None:
             target[key] = rng.choice([*JUNK, rng.choice(tensors), rng.choice(modules)])
 
 
-def read(path: str, rng: random.Random | None = None) -> None:
-    """Does everything that a conversion does before JAX is imported; with `rng`, on corrupted module trees."""
+def read(path: str, rng: random.Random | None = None) -> object:
+    """Does everything that a conversion does before JAX is imported and returns what the file holds.
+
+    With `rng` it converts corrupted module trees, and returns nothing.
+    """
+    tree = None
     if rng is None:
-        found = read_source(path)
+        tree = (read_torch_file if is_torch_file(path) else read_pickle_file)(path).tree
+        try:
+            found = read_source(path)
+            for name in found.present:  # a generator that is refused must not hide the others
+                with contextlib.suppress(ConversionError):
+                    found.read(name, None).arrays()
+        except ConversionError as error:
+            check(error)
+            return tree
     else:
         snapshot = read_snapshot(path)
         corrupt(rng, snapshot)
         found = from_snapshot(snapshot)
     name = "G_ema" if "G_ema" in found.present else "G"
-    chosen = conversion._choose(found, network=name, discriminator=True)
-    conversion._validated(found, chosen, step=None, allow_nonfinite=False)
+    try:
+        chosen = conversion._choose(found, network=name, discriminator=True)
+        conversion._validated(found, chosen, step=None, allow_nonfinite=False)
+    except ConversionError as error:
+        check(error)
+    return tree
+
+
+def check(error: ConversionError) -> None:
+    """Raises where the message is not one clear line."""
+    if not str(error) or "\n" in str(error) or not str(error).isprintable():
+        raise AssertionError(f"bad message {error!s:.200}") from error
+
+
+def peak_megabytes() -> int:
+    """Returns the peak memory of this process; where there is no /proc, it counts that of the one that started it."""
+    try:
+        status = pathlib.Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
 def main() -> None:
@@ -132,38 +180,43 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     warnings.simplefilter("error")
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_ADDRESSES, MOST_ADDRESSES))
     rng = random.Random(options.seed)
     files = [(data, structure(data)) for data in ((GOLDEN / name).read_bytes() for name in SEEDS)]
     outcomes, slowest, seen, watching = collections.Counter(), 0.0, [], False
 
     def watch(event: str, arguments: tuple) -> None:
-        if watching and (event.startswith(FORBIDDEN) or (event == "open" and arguments[0] != path)):
+        if watching and (event.startswith(FORBIDDEN) or (event == "open" and arguments[0] != str(path))):
             seen.append((event, arguments))
 
     sys.addaudithook(watch)
     with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/mutated.pkl"
+        path = pathlib.Path(folder, "mutated.pkl")
         for number in range(options.rounds):
             data, positions = files[rng.randrange(len(files))]
-            sound = files.index((data, positions)) in SOUND and rng.random() < 0.5
-            mutated = data if sound else mutate(rng, data, positions)
-            pathlib.Path(path).write_bytes(mutated)
-            begin, watching = time.perf_counter(), True
+            sound = files.index((data, positions)) in SOUND and rng.random() < 0.3
+            path.write_bytes(data if sound else mutate(rng, data, positions))
+            signal.alarm(4 * MOST_SECONDS)  # ends this process, should anything hang
+            begin, watching, tree = time.perf_counter(), True, None
             try:
-                read(path, rng if sound else None)
-                outcomes["read"] += 1
+                tree = read(str(path), rng if sound else None)
+                outcomes["corrupted" if sound else "read"] += 1
             except ConversionError as error:
                 watching = False
-                if not str(error) or "\n" in str(error) or not str(error).isprintable():
-                    raise SystemExit(f"round {number}: bad message {error!s:.200}") from error
+                check(error)
                 outcomes["refused"] += 1
+            except BaseException as error:
+                raise SystemExit(f"seed {options.seed}, round {number}: {error!r}") from error
             finally:
                 watching = False
                 slowest = max(slowest, time.perf_counter() - begin)
-            if seen or slowest > 5:
-                raise SystemExit(f"round {number}: {seen[:3]}, {slowest:.1f} s")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            found = [] if tree is None else list(reference_reader.differences(tree, reference_reader.read(path)))
+            if seen or found or slowest > MOST_SECONDS:
+                raise SystemExit(f"seed {options.seed}, round {number}: {seen[:3]} {found[:3]}, {slowest:.1f} s")
+    peak = peak_megabytes()
     print(f"{options.rounds} rounds: {dict(outcomes)}, slowest {slowest:.2f} s, peak memory {peak} MB")
+    if peak > MOST_MEGABYTES:
+        raise SystemExit(f"more than {MOST_MEGABYTES} MB")
 
 
 if __name__ == "__main__":
