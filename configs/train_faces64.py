@@ -13,7 +13,7 @@ def get_config(variant: str = "") -> TrainConfig:
     if variant == "smoke":
         return TrainConfig(
             resolution=8,
-            widths=(16, 8),
+            channel_base=64,
             z_dim=8,
             w_dim=8,
             batch=4,
@@ -21,7 +21,7 @@ def get_config(variant: str = "") -> TrainConfig:
             warm_start_images=4,
             decoding_weight=1.0,
             decoding_features=1.0,
-            encoder_widths=(8, 8),
+            encoder_widths=(6, 4),
         )
     return TrainConfig(
         resolution=64,

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converts a StyleGAN checkpoint file into a checkpoint directory, or says what is in one.
+"""Converts a StyleGAN checkpoint file into a checkpoint directory, checks the result, and exports it again.
 
 python -m convert ffhq.pkl checkpoints/ffhq
 python -m convert ffhq.pkl checkpoints/ffhq_raw --network=G --nodiscriminator
 python -m convert stylegan-256px.model checkpoints/ffhq256 --step=6
 python -m convert inspect ffhq.pkl
+python -m convert verify ffhq.pkl checkpoints/ffhq --reference=outputs.npz
+python -m convert export checkpoints/ffhq ffhq_G.safetensors
+python -m convert export checkpoints/ffhq ffhq_D.safetensors --network=discriminator
+
+A file that has the name of a command is meant with a folder before it, as ./inspect.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,21 +22,60 @@ from absl import app, flags, logging
 
 import convert
 from convert.errors import shown
+from convert.verification import REFERENCE_TOLERANCE
 
-_NETWORK = flags.DEFINE_enum("network", "G_ema", ["G_ema", "G"], "The generator to take.")
+_NETWORK = flags.DEFINE_string(
+    "network",
+    None,
+    "Converting: the generator to take, G_ema (the averaged one, taken by default) or G. Exporting: the network to "
+    "write, generator (by default) or discriminator.",
+)
 _DISCRIMINATOR = flags.DEFINE_bool("discriminator", True, "Take the discriminator too, where there is one.")
 _STEP = flags.DEFINE_integer(
     "step", None, "Last trained step of a StyleGAN1 file, of 4 << STEP pixels; found in the file where it is not given."
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a checkpoint that is already at the destination.")
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Replace a checkpoint (exporting: a safetensors file) that is already at the destination."
+)
 _ALLOW_NONFINITE = flags.DEFINE_bool("allow_nonfinite", False, "Accept NaN and infinite weights.")
+_REFERENCE = flags.DEFINE_string(
+    "reference",
+    None,
+    "Verifying: npz file of inputs and outputs of the original tool; docs/checkpoints.md has its keys.",
+)
+_TOLERANCE = flags.DEFINE_float(
+    "tolerance",
+    REFERENCE_TOLERANCE,
+    "Verifying: the largest deviation from the reference, relative to its largest absolute value, that is agreement.",
+)
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
-FAMILIES = {"stylegan1": "StyleGAN1", "stylegan2": "StyleGAN2", "stylegan3": "StyleGAN3"}
-USAGE = "usage: stylegan-convert SOURCE DESTINATION [--network=G_ema|G] [--overwrite] | stylegan-convert inspect SOURCE"
+FAMILIES = {
+    "dcgan": "DCGAN",
+    "stylegan1": "StyleGAN1",
+    "stylegan1_tensorflow": "StyleGAN1",
+    "stylegan2": "StyleGAN2",
+    "stylegan3": "StyleGAN3",
+}
+USAGE = (
+    "usage: stylegan-convert SOURCE DESTINATION [--network=G_ema|G] [--overwrite] | stylegan-convert inspect SOURCE | "
+    "stylegan-convert verify SOURCE CHECKPOINT [--reference=OUTPUTS] | "
+    "stylegan-convert export CHECKPOINT FILE [--network=generator|discriminator] [--overwrite]"
+)
+
+
+def _unknown(facts: dict) -> str:
+    lines = [f"{facts['file']}: of no known family, {facts['size']:,} bytes, sha256 {facts['sha256']}"]
+    lines.append(f"  cannot be converted: {facts['problem']}")
+    if facts["guess"]:
+        lines.append("  probably {}: {}".format(*facts["guess"]))
+    lines += [f"  {shown(fact.name)} {list(fact.shape)} {fact.dtype}" for fact in facts["tensors"]]
+    return "\n".join(lines)
 
 
 def _report(facts: dict) -> str:
+    if "tensors" in facts:
+        return _unknown(facts)
     lines = [f"{facts['file']}: {facts['format']}, {facts['size']:,} bytes, sha256 {facts['sha256']}"]
     for name, network in facts["networks"].items():
         if network is None:
@@ -49,42 +94,67 @@ def _report(facts: dict) -> str:
     return "\n".join([*lines, f"  licence: {facts['licence']}"])
 
 
+def _convert(source: str, destination: str) -> int:
+    model = convert.convert(
+        source,
+        destination,
+        network=_NETWORK.value or "G_ema",
+        discriminator=_DISCRIMINATOR.value,
+        step=_STEP.value,
+        overwrite=_OVERWRITE.value,
+        allow_nonfinite=_ALLOW_NONFINITE.value,
+    )
+    networks = " and ".join(model.provenance["networks"])
+    print(f"{destination}: {networks} of {source}, {model.generator.resolution} px")
+    return 0
+
+
+def _inspect(source: str) -> int:
+    print(_report(convert.inspect(source, step=_STEP.value)))
+    return 0
+
+
+def _verify(source: str, checkpoint: str) -> int:
+    found = convert.verify(source, checkpoint, reference=_REFERENCE.value, tolerance=_TOLERANCE.value)
+    print(found.report())
+    return 0 if found.agrees else 1
+
+
+def _export(checkpoint: str, file: str) -> int:
+    network = _NETWORK.value or "generator"
+    written = convert.export(checkpoint, file, network=network, overwrite=_OVERWRITE.value)
+    facts = f"{len(written.shapes)} tensors, {written.values:,} values, for {written.class_name}"
+    print(f"{file}: {network} of {checkpoint}, {facts}")
+    return 0
+
+
+# What each command takes after its name.
+COMMANDS = {"inspect": (_inspect, 1), "verify": (_verify, 2), "export": (_export, 2)}
+
+
 def _main(arguments: Sequence[str]) -> int:
     if not _DEBUG.value:
         logging.set_verbosity(logging.WARNING)  # JAX and orbax say much that is of no use here
-    positional = list(arguments[1:])
-    if len(positional) != 2:
+    command, count, positional = _convert, 2, list(arguments[1:])
+    if positional and positional[0] in COMMANDS:
+        command, count = COMMANDS[positional.pop(0)]
+    if len(positional) != count:
         print(USAGE, file=sys.stderr)
         return 1
-    source, destination = positional
     try:
-        if source == "inspect":
-            source = destination
-            print(_report(convert.inspect(source, step=_STEP.value)))
-        else:
-            model = convert.convert(
-                source,
-                destination,
-                network=_NETWORK.value,
-                discriminator=_DISCRIMINATOR.value,
-                step=_STEP.value,
-                overwrite=_OVERWRITE.value,
-                allow_nonfinite=_ALLOW_NONFINITE.value,
-            )
-            networks = " and ".join(model.provenance["networks"])
-            print(f"{destination}: {networks} of {source}, {model.generator.resolution} px")
+        return command(*positional)
     except convert.ConversionError as error:
         if _DEBUG.value:
             raise
         print(f"stylegan-convert: {error}", file=sys.stderr)
-        return 1
+    except BrokenPipeError:  # whoever reads the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if _DEBUG.value:
             raise
         reason = f"unexpected {type(error).__name__}: {shown(str(error))}; --debug shows where, please report it"
-        print(f"stylegan-convert: {source}: {reason}", file=sys.stderr)
-        return 1
-    return 0
+        print(f"stylegan-convert: {positional[0]}: {reason}", file=sys.stderr)
+    return 1
 
 
 def run() -> None:

@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from stylegan_jax import latents
 
 
+def move_to_jax(arrays: dict[str, np.ndarray]) -> None:
+    """Replaces `arrays` {our name: array [...]} by arrays of JAX, on a CPU without a copy where they are aligned.
+
+    Nobody may change the old arrays afterwards: JAX may be using their memory.
+    """
+    import jax
+
+    for name in arrays:
+        arrays[name] = jax.device_put(arrays[name])
+
+
 def build(network: Network, arrays: Mapping[str, np.ndarray]) -> nnx.Module:
     """Returns our network with `arrays` {our name: array [...]}; raises `ConversionError` if they do not fit."""
     module = importlib.import_module(f"stylegan_jax.{network.family}")

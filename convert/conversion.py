@@ -3,21 +3,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from convert import description
 from convert.errors import ConversionError, concerning, shown
-from convert.source import Network, Source, read_source
+from convert.source import Network, Source, from_file, read_file, read_source
 
 if TYPE_CHECKING:
     import stylegan_jax
 
 GENERATORS = ("G_ema", "G")
 CHECKPOINT_MARK = "_CHECKPOINT_METADATA"  # orbax writes this file last, into every complete checkpoint
+ALIGNMENT = 64  # bytes; JAX takes over memory of the CPU that begins at a multiple of it
 W_STATISTICS_SEED = 0
 W_STATISTICS_SAMPLES = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What `convert.building` must know of a network beside its arrays; attributes as those of `convert.source`."""
+
+    family: str
+    kind: str
+    config: dict
+    has_average: bool
 
 
 def convert(
@@ -36,8 +49,8 @@ def convert(
     estimated from 10 000 latents of a fixed key.
 
     Args:
-      source: an NVlabs torch snapshot of StyleGAN2 or StyleGAN3, a TensorFlow pickle of StyleGAN2, or a checkpoint of
-        rosinality's StyleGAN1 or StyleGAN2 code.
+      source: an NVlabs torch snapshot of StyleGAN2 or StyleGAN3, a TensorFlow pickle of StyleGAN1 or StyleGAN2, a
+        checkpoint of rosinality's StyleGAN1 or StyleGAN2 code, or state dicts of a PyTorch DCGAN.
       destination: the directory to write; it appears complete or not at all.
       network: the generator to take, `G_ema` (the averaged one) or `G`.
       discriminator: whether to take `D` too, where the file has one; some losses need it.
@@ -57,7 +70,10 @@ def convert(
         found = read_source(source)
         chosen = _choose(found, network=network, discriminator=discriminator)
         networks, arrays = _validated(found, chosen, step=step, allow_nonfinite=allow_nonfinite)
-        model = _build(networks, arrays, _provenance(found, chosen, networks))
+        provenance = _provenance(found, chosen, networks)
+        plans = {kind: Plan(n.family, n.kind, n.config, n.has_average) for kind, n in networks.items()}
+        del found, networks  # nothing refers to the file now: it is no longer mapped, and its pages are free
+        model = _build(plans, arrays, provenance)
     from stylegan_jax import checkpoint
 
     try:
@@ -77,17 +93,24 @@ def inspect(source: str | os.PathLike[str], *, step: int | None = None) -> dict:
     Returns:
       `file`, `size` in bytes, `sha256`, `format`, `licence`, `training` (the arguments stored in the file, or None) and
       `networks`: by name None, `{"problem": ...}` where it cannot be converted, or `family`, `kind`, `resolution`,
-      `values` (how many numbers it holds), `config` and `notes`.
+      `values` (how many numbers it holds), `config` and `notes`. A sound file of an unknown kind has `problem` (why it
+      is not converted), `tensors` (a list of `TensorFact`) and `guess` (what it probably is and why, or None) in place
+      of `format`, `licence`, `training` and `networks`.
 
     Raises:
-      ConversionError: as `convert`.
+      ConversionError: the file is damaged or hostile, or holds no tensors.
     """
     with concerning(source):
-        found = read_source(source)
-    return {
-        "file": os.path.basename(found.path),
-        "size": found.size,
-        "sha256": found.sha256,
+        file = read_file(source)
+        facts = {"file": os.path.basename(file.path), "size": file.size, "sha256": file.sha256}
+        try:
+            found = from_file(file)
+        except ConversionError as error:
+            tensors = description.tensors(file.tree)
+            if not tensors:
+                raise
+            return facts | {"problem": str(error), "tensors": tensors, "guess": description.guess(tensors)}
+    return facts | {
         "format": found.format,
         "licence": found.licence,
         "training": _plain(found.training),
@@ -127,7 +150,7 @@ def _validated(
             if network.family == "stylegan1":
                 step = len(network.config["widths"]) - 1  # generator and discriminator were trained together
             networks[network.kind] = network
-            arrays[network.kind] = network.arrays(allow_nonfinite=allow_nonfinite)
+            arrays[network.kind] = _in_one_block(network.arrays(allow_nonfinite=allow_nonfinite))
         except ConversionError as error:
             problems.extend(f"{name}: {problem}" for problem in error.problems)
     if problems:
@@ -137,6 +160,19 @@ def _validated(
     if len(set(facts)) != 1:
         raise ConversionError("generator and discriminator disagree about resolution, channels or labels")
     return networks, arrays
+
+
+def _in_one_block(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Moves arrays, out of the dictionary given, into one piece of memory from which JAX takes them without a copy."""
+    sizes = [-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in arrays.values()]
+    block = np.empty(sum(sizes) + ALIGNMENT, np.uint8)
+    begin, moved = -block.ctypes.data % ALIGNMENT, {}
+    for name, size in zip(list(arrays), sizes, strict=True):
+        array = arrays.pop(name)
+        moved[name] = block[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+        moved[name][...] = array
+        begin += size
+    return moved
 
 
 def _provenance(found: Source, names: list[str], networks: dict[str, Network]) -> dict:
@@ -152,15 +188,19 @@ def _provenance(found: Source, names: list[str], networks: dict[str, Network]) -
     }
 
 
-def _build(networks: dict[str, Network], arrays: dict[str, dict[str, np.ndarray]], provenance: dict):
-    from convert.building import build, build_generator  # needs JAX, which comes after the file was found good
+def _build(plans: dict[str, Plan], arrays: dict[str, dict[str, np.ndarray]], provenance: dict) -> stylegan_jax.Model:
+    """Builds the model; `arrays` are JAX's afterwards, so that no array is held twice."""
+    # These need JAX, which comes after the file was found good.
+    from convert.building import build, build_generator, move_to_jax
 
+    move_to_jax(arrays["generator"])
     generator, statistics = build_generator(
-        networks["generator"], arrays["generator"], seed=W_STATISTICS_SEED, samples=W_STATISTICS_SAMPLES
+        plans["generator"], arrays["generator"], seed=W_STATISTICS_SEED, samples=W_STATISTICS_SAMPLES
     )
     discriminator = None
-    if "discriminator" in networks:
-        discriminator = build(networks["discriminator"], arrays["discriminator"])
+    if "discriminator" in plans:
+        move_to_jax(arrays["discriminator"])
+        discriminator = build(plans["discriminator"], arrays["discriminator"])
     import stylegan_jax
 
     return stylegan_jax.Model(

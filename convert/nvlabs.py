@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """StyleGAN2 networks in NVlabs torch snapshots (of stylegan2-ada-pytorch and of the stylegan3 code): the tensors that a
-configuration asks for, and the table of names.
+configuration asks for, the table of names, and the arguments of the constructor.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from convert.rules import Rule, check_shapes, convolution, dense, dense_after_4x
 from convert.snapshot import Module, network_tensors, walk
 from convert.torchfile import Tensor
 
+DEFAULT_FILTER = normalised(DEFAULT_TAPS)
 GENERATOR_RULES = (
     Rule(r"mapping\.(embed|fc\d+)\.weight", r"mapping/\1/weight", dense),
     Rule(r"mapping\.(embed|fc\d+)\.bias", r"mapping/\1/bias"),
@@ -28,7 +29,7 @@ GENERATOR_RULES = (
     Rule(r"synthesis\.(b\d+)\.(conv[01]|torgb)\.affine\.bias", r"synthesis/\1/\2/affine/bias"),
     Rule(r"synthesis\.b\d+\.((conv0|skip)\.)?resample_filter", "synthesis/resample_filter", shared=True),
     # conv1 does not change the resolution: its filter is the default one whatever was configured, and never applied.
-    Rule(r"synthesis\.b\d+\.conv1\.resample_filter", None),
+    Rule(r"synthesis\.b\d+\.conv1\.resample_filter", None, dropped=DEFAULT_FILTER),
 )
 
 DISCRIMINATOR_RULES = (
@@ -41,7 +42,7 @@ DISCRIMINATOR_RULES = (
     Rule(r"b4\.(fc|out)\.bias", r"b4/\1/bias"),
     Rule(r"b\d+\.((conv1|skip)\.)?resample_filter", "resample_filter", shared=True),
     # Layers that keep the resolution hold the default filter and never apply it.
-    Rule(r"b\d+\.(fromrgb|conv0|conv)\.resample_filter", None),
+    Rule(r"b\d+\.(fromrgb|conv0|conv)\.resample_filter", None, dropped=DEFAULT_FILTER),
 )
 
 
@@ -126,7 +127,7 @@ def generator_shapes(config: Mapping) -> dict[str, tuple[int, ...]]:
     """Returns every tensor that a generator of this configuration has in a file: {source name: shape}."""
     w_dim, widths, colours = config["w_dim"], config["widths"], config["image_channels"]
     filter_shape = normalised(config["resample_filter"]).shape
-    default_shape = normalised(DEFAULT_TAPS).shape
+    default_shape = DEFAULT_FILTER.shape
     shapes = _mapping_shapes(config, w_dim)
     if config["w_avg_beta"] is not None:
         shapes["mapping.w_avg"] = (w_dim,)
@@ -164,9 +165,10 @@ def discriminator_shapes(config: Mapping) -> dict[str, tuple[int, ...]]:
     """Returns every tensor that a discriminator of this configuration has in a file: {source name: shape}."""
     widths, colours = config["widths"], config["image_channels"]
     filter_shape = normalised(config["resample_filter"]).shape
-    default_shape = normalised(DEFAULT_TAPS).shape
+    default_shape = DEFAULT_FILTER.shape
     conditional = config["c_dim"] > 0
-    shapes = _mapping_shapes({**config, "z_dim": 0}, config["cmap_dim"]) if conditional else {}
+    cmap_dim = config.get("cmap_dim") or widths[0]
+    shapes = _mapping_shapes({**config, "z_dim": 0}, cmap_dim) if conditional else {}
 
     def convolve(name: str, inputs: int, outputs: int, size: int, own_filter: tuple, bias: bool = True) -> None:
         shapes[f"{name}.weight"] = (outputs, inputs, size, size)
@@ -186,7 +188,7 @@ def discriminator_shapes(config: Mapping) -> dict[str, tuple[int, ...]]:
         convolve(f"{block}.conv1", width, widths[index - 1], 3, filter_shape)
         if config["architecture"] == "resnet":
             convolve(f"{block}.skip", width, widths[index - 1], 1, filter_shape, bias=False)
-    outputs = config["cmap_dim"] if conditional else 1
+    outputs = cmap_dim if conditional else 1
     shapes |= {"b4.fc.weight": (widths[0], widths[0] * 16), "b4.fc.bias": (widths[0],)}
     shapes |= {"b4.out.weight": (outputs, widths[0]), "b4.out.bias": (outputs,)}
     return shapes
@@ -204,3 +206,82 @@ def _mapping_shapes(config: Mapping, w_dim: int) -> dict[str, tuple[int, ...]]:
         shapes |= {f"mapping.fc{index}.weight": (features, width), f"mapping.fc{index}.bias": (features,)}
         width = features
     return shapes
+
+
+def generator_arguments(config: Mapping) -> dict:
+    """Returns the arguments of `training.networks.Generator` in stylegan2-ada-pytorch for our `GeneratorConfig`.
+
+    Raises:
+      ConversionError: no arguments give these widths.
+    """
+    mapping = _mapping_arguments(config) | {"w_avg_beta": config["w_avg_beta"]}
+    own = {name: config[name] for name in ("architecture", "conv_clamp", "use_noise", "activation")}
+    synthesis = _channel_arguments(config["widths"]) | own | {"resample_filter": list(config["resample_filter"])}
+    latents = {name: config[name] for name in ("z_dim", "c_dim", "w_dim")}
+    return latents | _image_arguments(config) | {"mapping_kwargs": mapping, "synthesis_kwargs": synthesis}
+
+
+def discriminator_arguments(config: Mapping) -> dict:
+    """Returns the arguments of `training.networks.Discriminator` there for our `DiscriminatorConfig`.
+
+    Raises:
+      ConversionError: no arguments give these widths.
+    """
+    block = {"activation": config["activation"], "resample_filter": list(config["resample_filter"])}
+    epilogue = {
+        "mbstd_group_size": config["minibatch_group_size"],
+        "mbstd_num_channels": config["minibatch_channels"],
+        "activation": config["epilogue_activation"],
+    }
+    own = {name: config[name] for name in ("c_dim", "architecture", "conv_clamp", "cmap_dim")}
+    own |= _image_arguments(config) | _channel_arguments(config["widths"])
+    mapping = _mapping_arguments(config) if config["c_dim"] else {}
+    return own | {"block_kwargs": block, "mapping_kwargs": mapping, "epilogue_kwargs": epilogue}
+
+
+def _image_arguments(config: Mapping) -> dict:
+    return {"img_resolution": 2 << len(config["widths"]), "img_channels": config["image_channels"]}
+
+
+def _mapping_arguments(config: Mapping) -> dict:
+    own = {name: config[name] for name in ("embed_features", "layer_features")}
+    named = {
+        "num_layers": "mapping_layers",
+        "activation": "mapping_activation",
+        "lr_multiplier": "mapping_lr_multiplier",
+    }
+    return own | {theirs: config[ours] for theirs, ours in named.items()}
+
+
+def _channel_arguments(widths: tuple[int, ...]) -> dict:
+    sizes = [4 << index for index in range(len(widths))]  # widths are min(channel_base // size, channel_max)
+    bounds = [(width * size, (width + 1) * size - 1) for width, size in zip(widths, sizes, strict=True)]
+    return channel_arguments(widths, bounds)
+
+
+def channel_arguments(widths: tuple[int, ...], bounds: Iterable[tuple[int, int]]) -> dict:
+    """Returns `channel_base` and `channel_max` of a network with these widths, and that no block is in half precision.
+
+    Args:
+      widths: of all blocks or layers.
+      bounds: the least and largest base that give each width; a width of `channel_max` has no largest one.
+
+    Raises:
+      ConversionError: no base gives these widths.
+    """
+    most = max(widths)
+    low, high = 1, None
+    for width, (least, largest) in zip(widths, bounds, strict=True):
+        low = max(low, least)
+        if width < most:
+            high = largest if high is None else min(high, largest)
+    if high is not None and high < low:
+        raise ConversionError(
+            f"widths {', '.join(map(str, widths))} are not what any channel_base and channel_max give in NVlabs' code, "
+            "so it cannot build this network"
+        )
+    # People take round numbers, so the roundest is the likeliest.
+    base = 1 << (low - 1).bit_length()
+    if high is not None:
+        base = next(b for k in range(high.bit_length(), -1, -1) if low <= (b := high >> k << k))
+    return {"channel_base": base, "channel_max": most, "num_fp16_res": 0}

@@ -2,14 +2,14 @@
 """The strict table behind every converter: which tensor of a file becomes which weight of ours, and how.
 
 Every source tensor must be matched by exactly one rule, every destination be filled exactly once; what is wrong is
-collected over the whole network and reported together.
+collected over the whole network and reported together. Read backwards (`restore`), a table gives the file's tensors.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -55,6 +55,24 @@ def constant_input(array: np.ndarray) -> np.ndarray:
     return image(array[0])
 
 
+_INVERSES: dict[Transform, Transform] = {
+    unchanged: unchanged,
+    dense: dense,
+    convolution: lambda weight: weight.transpose(3, 2, 0, 1),
+    image: lambda array: array.transpose(2, 0, 1),
+    dense_after_4x4: lambda weight: (
+        weight.reshape(4, 4, -1, weight.shape[1]).transpose(3, 2, 0, 1).reshape(weight.shape[1], weight.shape[0])
+    ),
+    noise_map: lambda array: array[None, None],
+    constant_input: lambda array: array.transpose(2, 0, 1)[None],
+}
+
+
+def inverse(transform: Transform) -> Transform:
+    """Returns what undoes one of the layout changes above."""
+    return _INVERSES[transform]
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
     r"""One line of a table.
@@ -64,12 +82,14 @@ class Rule:
       destination: our name, with `\1` for groups of the pattern; None drops the tensor (a comment must say why).
       transform: changes the layout.
       shared: several sources fill this destination and must hold the same values.
+      dropped: the values that a dropped tensor gets when the table is read backwards.
     """
 
     pattern: str
     destination: str | None
     transform: Transform = unchanged
     shared: bool = False
+    dropped: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,3 +186,38 @@ def transfer(
     if problems:
         raise ConversionError(*problems)
     return arrays
+
+
+def restore(
+    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], rules: Iterable[Rule]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Reads a table backwards: gives every tensor of the file, one at a time, from the arrays that `transfer` returned.
+
+    Args:
+      arrays: {our name: array [...]}.
+      shapes: every tensor that the file shall have, {source name: shape}.
+      rules: the table.
+
+    Yields:
+      (source name, C-contiguous float32 array of that shape), in the order of `shapes`.
+
+    Raises:
+      ConversionError: lists, before the first tensor, every name without a rule or values, and every array of ours
+        that no tensor takes up; then a tensor of another shape.
+    """
+    assigned = assign(shapes, rules)
+    problems = []
+    for name, (rule, destination) in assigned.items():
+        if destination is None and rule.dropped is None:
+            problems.append(f"{name} is a tensor whose values are not known")
+        if destination is not None and destination not in arrays:
+            problems.append(f"{name} needs {destination}, which is missing")
+    taken = {destination for _, destination in assigned.values()}
+    problems += [f"{name} has no place among the tensors of the original" for name in arrays if name not in taken]
+    if problems:
+        raise ConversionError(*problems)
+    for name, (rule, destination) in assigned.items():
+        laid_out = rule.dropped if destination is None else inverse(rule.transform)(np.asarray(arrays[destination]))
+        if laid_out.shape != shapes[name]:
+            raise ConversionError(f"{name} has shape {shown(laid_out.shape)}, expected {shown(shapes[name])}")
+        yield name, np.ascontiguousarray(laid_out, np.float32).reshape(shapes[name])

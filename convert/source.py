@@ -10,11 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
-from convert import nvlabs, rosinality, stylegan3, tensorflow
+from convert import dcgan, nvlabs, rosinality, stylegan3, tensorflow
 from convert.errors import ConversionError
 from convert.snapshot import PickleFile, Snapshot, as_snapshot, read_pickle_file
 from convert.tensorflow_files import is_tensorflow, recognise
-from convert.torch_legacy import is_torch_file, read_torch_file
+from convert.torch_legacy import TorchFile, is_torch_file, read_torch_file
 
 NVLABS_FORMAT = "NVlabs torch snapshot"
 NVLABS_LICENCE = (
@@ -78,20 +78,36 @@ def read_source(path: str | os.PathLike[str]) -> Source:
     Raises:
       ConversionError: no such file, an unknown format, damage, or content that is not allowed.
     """
-    if is_torch_file(path):
-        return _rosinality(path)
-    file = read_pickle_file(path)
+    return from_file(read_file(path))
+
+
+def read_file(path: str | os.PathLike[str]) -> PickleFile | TorchFile:
+    """Reads a file of torch.save or a pickle, whatever it holds, without running anything in it.
+
+    Raises:
+      ConversionError: no such file, another format, damage, or content that is not allowed.
+    """
+    return read_torch_file(path) if is_torch_file(path) else read_pickle_file(path)
+
+
+def from_file(file: PickleFile | TorchFile) -> Source:
+    """Returns the source that a file is; raises `ConversionError` if it is of no known family."""
+    if isinstance(file, TorchFile):
+        return _torch(file)
     return _tensorflow(file) if is_tensorflow(file.tree) else from_snapshot(as_snapshot(file))
+
+
+def _refuse_step(step: int | None) -> None:
+    if step is not None:
+        raise ConversionError("step belongs to StyleGAN1 of rosinality's code, whose files do not say which")
 
 
 def _tensorflow(file: PickleFile) -> Source:
     found = recognise(file.tree)
 
     def read(name: str, step: int | None) -> Network:
-        network = tensorflow.read_network(found, name, file_size=file.size)
-        if step is not None and network.family != "stylegan1":
-            raise ConversionError("step belongs to StyleGAN1, whose files do not say which one was trained")
-        return network
+        _refuse_step(step)
+        return tensorflow.read_network(found, name, file_size=file.size)
 
     return Source(
         path=file.path,
@@ -105,8 +121,9 @@ def _tensorflow(file: PickleFile) -> Source:
     )
 
 
-def _rosinality(path: str | os.PathLike[str]) -> Source:
-    file = read_torch_file(path)
+def _torch(file: TorchFile) -> Source:
+    if dcgan.is_dcgan(file.tree) and not rosinality.is_rosinality(file.tree):
+        return _dcgan(file)
     found = rosinality.recognise(file.tree)
     return Source(
         path=file.path,
@@ -120,12 +137,30 @@ def _rosinality(path: str | os.PathLike[str]) -> Source:
     )
 
 
+def _dcgan(file: TorchFile) -> Source:
+    found = dcgan.recognise(file.tree)
+
+    def read(name: str, step: int | None) -> Network:
+        _refuse_step(step)
+        return dcgan.read_network(found, name, file_size=file.size)
+
+    return Source(
+        path=file.path,
+        size=file.size,
+        sha256=file.sha256,
+        format=dcgan.FORMAT,
+        licence=dcgan.LICENCE,
+        training=None,
+        networks=dict.fromkeys(found.networks, True),
+        read=read,
+    )
+
+
 def from_snapshot(snapshot: Snapshot) -> Source:
     """Returns the source that an NVlabs snapshot is."""
 
     def read(name: str, step: int | None) -> Network:
-        if step is not None:
-            raise ConversionError("step belongs to StyleGAN1, whose files do not say which one was trained")
+        _refuse_step(step)
         if name != "D" and stylegan3.is_stylegan3(snapshot.networks[name]):
             return stylegan3.read_network(snapshot.networks[name], file_size=snapshot.size)
         kind = "discriminator" if name == "D" else "generator"

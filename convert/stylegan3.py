@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""StyleGAN3 generators in NVlabs torch snapshots: the configuration, the tensors it asks for, and the table of names.
+"""StyleGAN3 generators in NVlabs torch snapshots: configuration, tensors, table of names, arguments of the constructor.
 
 The discriminator of such a snapshot is one of StyleGAN2. Sizes come from the shapes of the tensors, the rest from the
 constructor's arguments that modules keep; what a layer says of itself must follow from both.
@@ -16,6 +16,7 @@ import numpy as np
 
 from convert.errors import ConversionError, shown
 from convert.numpyfile import Array
+from convert.nvlabs import channel_arguments
 from convert.rules import Rule, check_shapes, convolution, dense, transfer
 from convert.snapshot import Module, network_tensors, walk
 from convert.torchfile import Tensor
@@ -268,6 +269,34 @@ def generator_shapes(config: Mapping, layers: Mapping[str, Mapping]) -> dict[str
         if down > 1:
             shapes[f"synthesis.{name}.down_filter"] = (down, down) if layer["down_radial"] else (down,)
     return shapes
+
+
+def generator_arguments(config: Mapping) -> dict:
+    """Returns the arguments of `training.networks_stylegan3.Generator` of the stylegan3 code for our `GeneratorConfig`.
+
+    Raises:
+      ConversionError: no arguments give this network.
+    """
+    if config["w_avg_beta"] is None:
+        raise ConversionError("holds no mean of w, which NVlabs' StyleGAN3 code always has")
+    layers = layer_attributes(config)
+    widths, cutoffs = config["widths"], [layer["out_cutoff"] for layer in layers.values()][:-1]
+    # Widths are min(channel_base / 2 / cutoff, channel_max), rounded, ties to even.
+    bounds = [
+        (math.ceil(cutoff * (2 * width - 1) + 1e-9), math.floor(cutoff * (2 * width + 1) - 1e-9))
+        for width, cutoff in zip(widths, cutoffs, strict=True)
+    ]
+    mapping = {"num_layers": config["mapping_layers"], "lr_multiplier": config["mapping_lr_multiplier"]}
+    layer_counts = {"num_layers": len(widths), "num_critical": config["num_critical"], "margin_size": config["margin"]}
+    return {
+        **{name: config[name] for name in ("z_dim", "c_dim", "w_dim", "output_scale", "conv_clamp")},
+        "img_resolution": config["resolution"],
+        "img_channels": config["image_channels"],
+        "mapping_kwargs": mapping | {"w_avg_beta": config["w_avg_beta"]},
+        **channel_arguments(widths, bounds),
+        **layer_counts,
+        **{theirs: config[ours] for theirs, (ours, _) in ARGUMENTS.items()},
+    }
 
 
 def _contradictions(modules: Mapping[str, Module], config: Mapping, layers: Mapping[str, Mapping]) -> list[str]:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""StyleGAN2 in pickles of NVIDIA's TensorFlow code (stylegan2 and stylegan2-ada): configuration and tables.
+"""Networks in pickles of NVIDIA's TensorFlow code, and the tables of StyleGAN2 (stylegan2 and stylegan2-ada).
 
 Sizes come from the shapes of the variables, what shapes do not tell from the arguments that a network was built with;
 arguments that repeat a size must agree with it. Weights lie as ours do, `[kh, kw, in, out]` and `[in, out]`.
-StyleGAN1 is described but not converted.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from convert import tensorflow_stylegan1
 from convert.errors import ConversionError
 from convert.nvlabs_config import normalised
 from convert.rules import (
@@ -21,19 +21,12 @@ from convert.rules import (
     Rule,
     check_shapes,
     constant_input,
-    dense,
-    dense_after_4x4,
     noise_map,
     transfer,
     unchanged,
 )
-from convert.tensorflow_config import (
-    Variables,
-    discriminator_config,
-    generator_config,
-    stylegan1_config,
-)
-from convert.tensorflow_files import Checkpoint, Variable, identity
+from convert.tensorflow_config import Variables, discriminator_config, generator_config
+from convert.tensorflow_files import Checkpoint, TensorflowNetwork, Variable, dense_4x4, flipped, identity
 
 FORMAT = "TensorFlow pickle of NVIDIA's code"
 LICENCE = (
@@ -41,10 +34,6 @@ LICENCE = (
     "CC BY-NC 4.0, later ones: NVIDIA Source Code License); the converted weights keep the licence of this file."
 )
 STYLEGAN2_VERSION = 4
-UNSUPPORTED = (
-    "not converted yet: this is a StyleGAN1 network of NVIDIA's TensorFlow code; its maths differ from those of the "
-    "StyleGAN1 checkpoints that can be converted, which are rosinality's"
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,7 +41,7 @@ class Network:
     """A network whose configuration and shapes were checked; `arrays` reads the values.
 
     Attributes:
-      family: `stylegan2`, or `stylegan1`, which is only described.
+      family: `stylegan2` or `stylegan1_tensorflow`.
       kind: `generator` or `discriminator`.
       config: keyword arguments of our configuration class of that kind.
       variables: source name to variable.
@@ -65,7 +54,7 @@ class Network:
     kind: str
     config: dict
     variables: dict[str, Variable]
-    table: tuple[Entry, ...] = ()
+    table: tuple[Entry, ...]
     assumed: dict[str, str] = dataclasses.field(default_factory=dict)
     has_average: bool = True
 
@@ -80,16 +69,17 @@ class Network:
 
     def arrays(self, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
         """Returns {our name: float32 array}; raises `ConversionError` with everything that is wrong."""
-        if self.family != "stylegan2":
-            raise ConversionError(UNSUPPORTED)
         rules = [Rule(re.escape(entry.source), entry.destination, entry.transform) for entry in self.table]
         arrays = transfer(self.variables, rules, allow_nonfinite=allow_nonfinite)
+        if self.family != "stylegan2":
+            tensorflow_stylegan1.check_grown(self.variables)
+            return arrays
         place = "synthesis/" if self.kind == "generator" else ""
         return arrays | {f"{place}resample_filter": normalised(self.config["resample_filter"])}
 
     def notes(self) -> dict[str, str]:
         """Returns what provenance should say of what the file does not hold."""
-        return dict(self.assumed) if self.family == "stylegan2" else {"conversion": UNSUPPORTED}
+        return dict(self.assumed)
 
 
 def read_network(checkpoint: Checkpoint, name: str, *, file_size: int) -> Network:
@@ -116,8 +106,21 @@ def read_network(checkpoint: Checkpoint, name: str, *, file_size: int) -> Networ
     family, kind = identity(variables)
     if kind != ("discriminator" if name == "D" else "generator"):
         raise ConversionError(f"{name} is a {kind}")
-    if family == "stylegan1":
-        return Network(family, kind, stylegan1_config(network, variables, kind=kind), variables)
+    if family != "stylegan2":
+        config, assumed, table = tensorflow_stylegan1.describe(network, variables, kind=kind)
+    else:
+        config, assumed, table = _describe(network, variables, kind=kind)
+    problems = check_shapes(variables, {entry.source: entry.shape for entry in table})
+    problems += [f"{key} is empty: its shape is {value.shape}" for key, value in variables.items() if not value.size]
+    if problems:
+        raise ConversionError(*problems)
+    return Network(family, kind, config, variables, tuple(table), assumed)
+
+
+def _describe(
+    network: TensorflowNetwork, variables: Variables, *, kind: str
+) -> tuple[dict, dict[str, str], list[Entry]]:
+    """Returns configuration, what was assumed of it, and table of a StyleGAN2 network."""
     if network.versions() != {STYLEGAN2_VERSION}:
         found = ", ".join(map(str, sorted(network.versions())))
         raise ConversionError(
@@ -129,30 +132,15 @@ def read_network(checkpoint: Checkpoint, name: str, *, file_size: int) -> Networ
         "discriminator": (discriminator_config, discriminator_table),
     }[kind]
     config, assumed = describe(network, variables)
-    table = tabulate(config, variables)
-    problems = check_shapes(variables, {entry.source: entry.shape for entry in table})
-    problems += [f"{key} is empty: its shape is {value.shape}" for key, value in variables.items() if not value.size]
-    if problems:
-        raise ConversionError(*problems)
-    return Network(family, kind, config, variables, tuple(table), assumed)
+    return config, assumed, tabulate(config, variables)
 
 
 # Layouts.
 
 
-def flipped(weight: np.ndarray) -> np.ndarray:
-    """Turns [kh, kw, in, out] around in both spatial axes."""
-    return weight[::-1, ::-1]
-
-
 def plus_one(bias: np.ndarray) -> np.ndarray:
     """Turns the bias [in] of a style, stored as the difference from 1, into the whole."""
     return bias + np.float32(1)
-
-
-def dense_4x4(weight: np.ndarray) -> np.ndarray:
-    """Turns [c * 4 * 4, out] into [4 * 4 * c, out]."""
-    return dense_after_4x4(dense(weight))
 
 
 # Tables.

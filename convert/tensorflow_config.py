@@ -12,6 +12,7 @@ from convert.tensorflow_files import TensorflowNetwork, Variable
 
 Variables = Mapping[str, Variable]
 MOST_LAYERS = 64
+GROUPS_OF_FOUR = ("D_basic", "D_stylegan2")
 
 # Arguments that change nothing about a finished network run with its own weights: how it was trained, how it grew, in
 # which precision it computed, defaults of a call, and widths, which the shapes tell.
@@ -21,6 +22,8 @@ WITHOUT_EFFECT = {
     "fused_modconv",
     "truncation_psi",
     "truncation_cutoff",
+    "truncation_psi_val",
+    "truncation_cutoff_val",
     "style_mixing_prob",
     "randomize_noise",
     "dlatent_broadcast",
@@ -101,7 +104,7 @@ def generator_config(network: TensorflowNetwork, variables: Variables) -> tuple[
     """Returns the arguments of our `GeneratorConfig`, and in words what was assumed of them."""
     _refuse_other_architectures(variables)
     arguments = Arguments(network)
-    sizes, first = _generator_sizes(variables)
+    sizes, first = generator_sizes(variables)
     last = 4 << len(sizes)
     w_dim = axis(variables, "synthesis/4x4/Conv/mod_weight", 0, 2)
     config = {
@@ -123,7 +126,7 @@ def generator_config(network: TensorflowNetwork, variables: Variables) -> tuple[
     arguments.ignore(*betas)
     value = arguments.number(beta, 0.995, 0, 1, optional=True)
     config["w_avg_beta"] = 1.0 if value is None else value
-    _agree(arguments, config)
+    agree(arguments, config)
     arguments.agrees("latent_size", config["z_dim"], default=512)
     arguments.agrees("dlatent_size", w_dim, default=512)
     arguments.agrees("mapping_layers", config["mapping_layers"], default=8)
@@ -143,13 +146,13 @@ def discriminator_config(network: TensorflowNetwork, variables: Variables) -> tu
     """Returns the arguments of our `DiscriminatorConfig`, and in words what was assumed of them."""
     _refuse_other_architectures(variables)
     arguments = Arguments(network)
-    sizes = _sizes(variables, "{0}x{0}/Conv0/weight")
+    sizes = block_sizes(variables, "{0}x{0}/Conv0/weight")
     if not sizes:
         raise ConversionError("8x8/Conv0/weight is missing: expected a discriminator of 8 pixels or more")
     first = axis(variables, "4x4/Conv/weight", 3, 4)
     activation = _activation(arguments, "nonlinearity")
     channels = axis(variables, "4x4/Conv/weight", 2, 4) - first
-    group, assumed = _minibatch(arguments, network, channels)
+    group, assumed = minibatch(arguments, network, channels)
     config = {
         "c_dim": 0,
         "widths": (first, *(axis(variables, f"{r}x{r}/Conv0/weight", 2, 4) for r in sizes)),
@@ -173,32 +176,9 @@ def discriminator_config(network: TensorflowNetwork, variables: Variables) -> tu
         arguments.agrees("mapping_fmaps", cmap_dim)
     # Without labels there is no mapping, whatever was said of it.
     arguments.ignore("mapping_layers", "mapping_fmaps", "mapping_lrmul")
-    _agree(arguments, config)
+    agree(arguments, config)
     arguments.finish()
     return config, assumed
-
-
-def stylegan1_config(network: TensorflowNetwork, variables: Variables, *, kind: str) -> dict:
-    """Returns the sizes of a StyleGAN1 network: `widths` at 4, 8, ... pixels, `image_channels`, and of a generator also
-    `z_dim`, `c_dim`, `w_dim` and `mapping_layers`.
-    """
-    if kind == "discriminator":
-        sizes, first = _sizes(variables, "{0}x{0}/Conv0/weight"), axis(variables, "4x4/Conv/weight", 3, 4)
-        return {
-            "widths": (first, *(axis(variables, f"{r}x{r}/Conv0/weight", 3, 4) for r in sizes)),
-            "image_channels": axis(variables, "FromRGB_lod0/weight", 2, 4),
-        }
-    sizes, first = _generator_sizes(variables)
-    label = "mapping/LabelConcat/weight"
-    c_dim, embedded = (axis(variables, label, 0, 2), axis(variables, label, 1, 2)) if label in variables else (0, 0)
-    return {
-        "z_dim": axis(variables, "mapping/Dense0/weight", 0, 2) - embedded,
-        "c_dim": c_dim,
-        "w_dim": axis(variables, "synthesis/4x4/Const/StyleMod/weight", 0, 2),
-        "mapping_layers": _count(variables, "mapping/Dense"),
-        "widths": (first, *(axis(variables, f"synthesis/{r}x{r}/Conv1/weight", 3, 4) for r in sizes)),
-        "image_channels": axis(variables, "synthesis/ToRGB_lod0/weight", 3, 4),
-    }
 
 
 def axis(variables: Variables, name: str, index: int, dimensions: int) -> int:
@@ -225,7 +205,7 @@ def _same(first: object, second: object) -> bool:
     return not isinstance(first, dict) and not isinstance(second, dict) and first == second
 
 
-def _sizes(variables: Variables, name: str) -> list[int]:
+def block_sizes(variables: Variables, name: str) -> list[int]:
     """Returns the resolutions 8, 16, ... of which there is a variable `name`."""
     sizes = []
     while name.format(8 << len(sizes)) in variables and len(sizes) < MOST_LAYERS:
@@ -233,11 +213,13 @@ def _sizes(variables: Variables, name: str) -> list[int]:
     return sizes
 
 
-def _generator_sizes(variables: Variables) -> tuple[list[int], int]:
-    return _sizes(variables, "synthesis/{0}x{0}/Conv1/weight"), axis(variables, "synthesis/4x4/Const/const", 1, 4)
+def generator_sizes(variables: Variables) -> tuple[list[int], int]:
+    """Returns the resolutions 8, 16, ... of a generator, and its channels at 4."""
+    return block_sizes(variables, "synthesis/{0}x{0}/Conv1/weight"), axis(variables, "synthesis/4x4/Const/const", 1, 4)
 
 
-def _count(variables: Variables, name: str) -> int:
+def count_layers(variables: Variables, name: str) -> int:
+    """Returns how many of the layers `name`0, `name`1, ... there are."""
     count = 0
     while f"{name}{count}/weight" in variables and count < MOST_LAYERS:
         count += 1
@@ -246,7 +228,7 @@ def _count(variables: Variables, name: str) -> int:
 
 def _mapping_config(variables: Variables, sources: tuple[str, str], *, w_dim: int) -> dict:
     embed, layer = sources
-    count = _count(variables, layer)
+    count = count_layers(variables, layer)
     c_dim, embedded = 0, 0
     if f"{embed}/weight" in variables:
         c_dim, embedded = (axis(variables, f"{embed}/weight", i, 2) for i in (0, 1))
@@ -260,10 +242,10 @@ def _mapping_config(variables: Variables, sources: tuple[str, str], *, w_dim: in
     }
 
 
-def _minibatch(arguments: Arguments, network: TensorflowNetwork, channels: int) -> tuple[int | None, dict[str, str]]:
+def minibatch(arguments: Arguments, network: TensorflowNetwork, channels: int) -> tuple[int | None, dict[str, str]]:
     """Returns the group size of the minibatch deviation, which adds so many `channels`, and what was assumed of it."""
-    # Where it is left to the code, stylegan2 takes groups of 4, stylegan2-ada the whole batch.
-    default = 4 if network.function == "D_stylegan2" else None
+    # Where it is left to the code, stylegan and stylegan2 take groups of 4, stylegan2-ada the whole batch.
+    default = 4 if network.function in GROUPS_OF_FOUR else None
     group = arguments.take(
         "mbstd_group_size",
         default,
@@ -281,9 +263,10 @@ def _minibatch(arguments: Arguments, network: TensorflowNetwork, channels: int) 
     return group, {"minibatch_group_size": f"not in the file; {default or 'the whole batch'}, the code's own default"}
 
 
-def _agree(arguments: Arguments, config: Mapping) -> None:
-    arguments.agrees("resolution", 2 << len(config["widths"]), default=1024)
-    arguments.agrees("num_channels", config["image_channels"], default=3)
+def agree(arguments: Arguments, config: Mapping, *, resolution: int = 1024, channels: int = 3) -> None:
+    """Notes problems where arguments contradict the sizes of the images; `resolution`, `channels`: where not given."""
+    arguments.agrees("resolution", 2 << len(config["widths"]), default=resolution)
+    arguments.agrees("num_channels", config["image_channels"], default=channels)
     arguments.agrees("label_size", config["c_dim"], default=0)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from convert.errors import ConversionError, shown
 from convert.numpyfile import Array
+from convert.rules import dense, dense_after_4x4
 from convert.unpickle import Call, Stateful
 
 GLOBAL = "dnnlib.tflib.network.Network"
@@ -29,8 +30,8 @@ _NAME = re.compile(r"[A-Za-z0-9_./-]{1,200}", re.ASCII)
 MARKS = {
     "synthesis/4x4/Conv/mod_weight": ("stylegan2", "generator"),
     "Output/weight": ("stylegan2", "discriminator"),
-    "synthesis/4x4/Const/StyleMod/weight": ("stylegan1", "generator"),
-    "4x4/Dense1/weight": ("stylegan1", "discriminator"),
+    "synthesis/4x4/Const/StyleMod/weight": ("stylegan1_tensorflow", "generator"),
+    "4x4/Dense1/weight": ("stylegan1_tensorflow", "discriminator"),
 }
 
 
@@ -200,3 +201,16 @@ def identity(variables: Mapping[str, Variable]) -> tuple[str, str]:
         held = ", ".join(map(shown, list(variables)[:4])) or "no variable"
         raise ConversionError(f"a TensorFlow network with {held}; expected one of StyleGAN1 or StyleGAN2")
     return found[0]
+
+
+# Layouts.
+
+
+def flipped(weight: np.ndarray) -> np.ndarray:
+    """Turns [kh, kw, in, out] around in both spatial axes."""
+    return weight[::-1, ::-1]
+
+
+def dense_4x4(weight: np.ndarray) -> np.ndarray:
+    """Turns [c * 4 * 4, out] into [4 * 4 * c, out]."""
+    return dense_after_4x4(dense(weight))

@@ -4,7 +4,7 @@
 from stylegan_jax import command_line
 
 COMMANDS = {
-    "train": ("stylegan_jax.training.command", "train a StyleGAN2 on a folder of images or an npz"),
+    "train": ("stylegan_jax.training.command", "train a StyleGAN2 or a DCGAN on a folder of images or an npz"),
     "train_judge": ("stylegan_jax.training.judge_command", "train the network that judges restorations"),
     "render": ("stylegan_jax.render_command", "render random samples, or the latents of a restoration"),
 }

@@ -6,16 +6,22 @@ A variable describes one image: Z `[z_dim]`, W `[w_dim]` (one latent for all lay
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from stylegan_jax import stylegan2
+from stylegan_jax import dcgan, generator
 
-Generator = stylegan2.Generator
+Generator = generator.StyleGenerator
+
+
+@jax.jit
+def _whitening(covariance: Array, floor: float) -> Array:
+    values, vectors = jnp.linalg.eigh(covariance)
+    return vectors * jax.lax.rsqrt(jnp.maximum(values, floor * values[-1]))[None, :]
 
 
 class WStatistics(NamedTuple):
@@ -30,8 +36,7 @@ class WStatistics(NamedTuple):
         Directions whose variance is below `floor` times the largest are treated as having that much, so that a nearly
         singular covariance does not blow up.
         """
-        values, vectors = jnp.linalg.eigh(self.covariance)
-        return vectors * jax.lax.rsqrt(jnp.maximum(values, floor * values[-1]))[None, :]
+        return _whitening(self.covariance, floor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Space:
 
     name: str
     rank: int
-    shape: Callable[[stylegan2.GeneratorConfig], tuple[int, ...]]
+    shape: Callable[[Any], tuple[int, ...]]
     to_ws: Callable[[Generator, Array, Array | None], Array]
 
 
@@ -95,16 +100,22 @@ def estimate_w_statistics(key: Array, generator: Generator, *, samples: int = 10
     Args:
         key: of the normal `z`, and of uniform labels for a conditional generator.
         generator: whose mapping network is sampled.
-        samples: number of `z`, at least 2; taken 1,000 at a time.
+        samples: number of `z`, at least 2; taken 1,000 at a time. Where w is z, they are known without any.
     """
     if samples < 2:
         raise ValueError(f"statistics of W need at least 2 samples, got {samples}")
-    mapping, dtype = generator.mapping, generator.mapping.fc0.weight.dtype
+    mapping = generator.mapping
+    if isinstance(mapping, dcgan.IdentityMapping):
+        dtype = generator.synthesis.b4.weight.dtype
+        return WStatistics(jnp.zeros(mapping.w_dim, dtype), jnp.eye(mapping.w_dim, dtype=dtype))
+    dtype = mapping.fc0.weight.dtype
     z_key, c_key = jax.random.split(key)
     z = jax.random.normal(z_key, (samples, mapping.z_dim), dtype)
     c = random_labels(c_key, mapping.c_dim, samples)
     run = jax.jit(lambda network, z, c: network(z, c))
-    starts = range(0, samples, 1000)
-    chunks = [run(mapping, z[i : i + 1000], None if c is None else c[i : i + 1000].astype(dtype)) for i in starts]
-    w = np.concatenate([np.asarray(chunk, np.float64) for chunk in chunks])
-    return WStatistics(jnp.asarray(w.mean(0), dtype), jnp.asarray(np.cov(w, rowvar=False), dtype))
+    w = np.empty((samples, mapping.w_dim))  # float64, and held once
+    for i in range(0, samples, 1000):
+        w[i : i + 1000] = run(mapping, z[i : i + 1000], None if c is None else c[i : i + 1000].astype(dtype))
+    mean = w.mean(0)
+    w -= mean
+    return WStatistics(jnp.asarray(mean, dtype), jnp.asarray(w.T @ w / (samples - 1), dtype))

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stylegan_jax import checkpoint, stylegan2
+from stylegan_jax import checkpoint
+from stylegan_jax.generator import StyleGenerator
 
 
 def _read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -49,7 +50,7 @@ def read_latents(path: str | os.PathLike, model: checkpoint.Model) -> tuple[np.n
 
 
 @functools.partial(jax.jit, static_argnames="noise")
-def _render_one(generator: stylegan2.Generator, w: jax.Array, *, noise: str) -> jax.Array:
+def _render_one(generator: StyleGenerator, w: jax.Array, *, noise: str) -> jax.Array:
     return generator.synthesis(w[None], noise=noise)[0]
 
 

@@ -18,8 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from stylegan_jax import layers, parameters
-from stylegan_jax import mapping as _mapping
+from stylegan_jax import generator, layers, parameters
 from stylegan_jax.ops import convolution, minibatch, resample
 
 BLUR = resample.make_filter((1, 2, 1))
@@ -319,30 +318,13 @@ class Synthesis(nnx.Module):
         return alpha * image + (1 - alpha) * jnp.repeat(jnp.repeat(coarse, 2, axis=1), 2, axis=2)
 
 
-class Generator(nnx.Module):
+class Generator(generator.StyleGenerator):
     """Mapping and synthesis network together."""
 
     def __init__(self, config: GeneratorConfig, *, rngs: nnx.Rngs):
         self.config = config
         self.mapping = MappingNetwork(config, rngs=rngs)
         self.synthesis = Synthesis(config, rngs=rngs)
-
-    @classmethod
-    def from_arrays(cls, config: GeneratorConfig, arrays: Mapping[str, Array]) -> "Generator":
-        """Returns the generator with weights `{"synthesis/b4/const": [4, 4, c], ...}`; names and shapes must match."""
-        return parameters.fill(cls, config, arrays)
-
-    @property
-    def resolution(self) -> int:
-        """Image height and width in pixels."""
-        return self.config.resolution
-
-    def map(
-        self, z: Array, c: Array | None = None, *, truncation_psi: float = 1.0, truncation_cutoff: int | None = None
-    ) -> Array:
-        """Returns `ws` `[n, num_ws, w_dim]` for latents `z` `[n, z_dim]`, truncated; labels `c` must be None."""
-        ws = jnp.repeat(self.mapping(z, c)[:, None, :], self.config.num_ws, axis=1)
-        return _mapping.truncate(ws, self.mapping.w_avg[...], psi=truncation_psi, cutoff=truncation_cutoff)
 
     def __call__(
         self,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from stylegan_jax import layers, parameters
+from stylegan_jax import generator, layers, parameters
 from stylegan_jax import mapping as _mapping
 from stylegan_jax.ops import minibatch, resample
 
@@ -302,7 +302,7 @@ class _Pass:
         return x, image
 
 
-class Generator(nnx.Module):
+class Generator(generator.StyleGenerator):
     """Mapping and synthesis network together."""
 
     def __init__(self, config: GeneratorConfig, *, rngs: nnx.Rngs):
@@ -320,40 +320,6 @@ class Generator(nnx.Module):
             rngs=rngs,
         )
         self.synthesis = Synthesis(config, rngs=rngs)
-
-    @classmethod
-    def from_arrays(cls, config: GeneratorConfig, arrays: Mapping[str, Array]) -> "Generator":
-        """Returns the generator with weights `{"synthesis/b4/const": [4, 4, c], ...}`; names and shapes must match."""
-        return parameters.fill(cls, config, arrays)
-
-    @property
-    def resolution(self) -> int:
-        """Image height and width in pixels."""
-        return self.config.resolution
-
-    def map(
-        self, z: Array, c: Array | None = None, *, truncation_psi: float = 1.0, truncation_cutoff: int | None = None
-    ) -> Array:
-        """Returns `ws` `[n, num_ws, w_dim]` for latents `z` `[n, z_dim]` and labels `c` `[n, c_dim]`, truncated."""
-        ws = jnp.repeat(self.mapping(z, c)[:, None, :], self.config.num_ws, axis=1)
-        if truncation_psi == 1.0:
-            return ws
-        if self.config.w_avg_beta is None:
-            raise ValueError("this generator holds no mean of w, so truncation_psi must be 1")
-        return _mapping.truncate(ws, self.mapping.w_avg[...], psi=truncation_psi, cutoff=truncation_cutoff)
-
-    def __call__(
-        self,
-        z: Array,
-        c: Array | None = None,
-        *,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        noise: str | Array | Mapping[str, Array] = "const",
-    ) -> Array:
-        """Returns images `[n, r, r, channels]` about [-1, 1] for `z` `[n, z_dim]`; see `map` and `Synthesis`."""
-        ws = self.map(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
-        return self.synthesis(ws, noise=noise)
 
 
 class DiscriminatorBlock(nnx.Module):

@@ -10,6 +10,7 @@ import re
 import pytest
 
 from stylegan_jax.training.config import TrainConfig
+from stylegan_jax.training.dcgan import DcganTrainConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("stylegan_jax", "inpaint", "convert")
@@ -77,7 +78,7 @@ FUNCTIONS = {
 
 def test_there_are_functions_to_judge():
     """The walk finds functions, methods and class methods of all packages."""
-    for name in ("inpaint/search/solve.py:solve", "stylegan_jax/stylegan2.py:Generator.map", "inpaint/problem.py:read"):
+    for name in ("inpaint/search/solve.py:solve", "stylegan_jax/generator.py:StyleGenerator.map", "inpaint/problem.py:read"):
         assert name in FUNCTIONS
     assert len(FUNCTIONS) > 120
 
@@ -140,6 +141,6 @@ def test_config_files_give_settings(name):
     module = load_config(name)
     config = module.get_config()
     if name.startswith("train_"):
-        assert isinstance(config, TrainConfig)
+        assert isinstance(config, TrainConfig | DcganTrainConfig)
         assert config.images > 0 and config.resolution >= 4 and config.batch > 0
     assert takes_variant(module), 'get_config(variant) must know "smoke"'

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Carrying the mismatch at the hole's border softly into the hole."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -21,6 +23,7 @@ def _blur(x: Array, sigma: float) -> Array:
     return x
 
 
+@functools.partial(jax.jit, static_argnames="sigma")
 def feathered(render: Array, image: Array, known: Array, *, sigma: float = 1.5) -> Array:
     """Returns a composite without a step at the border of the hole; known pixels stay as they are.
 

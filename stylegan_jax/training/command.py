@@ -3,7 +3,8 @@
 
     python -m stylegan_jax train --data faces64.npz --split train --output runs/faces --config configs/train_faces32.py
 
-Settings come from `--config FILE` and `--config.NAME=VALUE`; a run stops and resumes without loss.
+Settings come from `--config FILE` and `--config.NAME=VALUE`, and their type says what is trained: a TrainConfig a
+StyleGAN2, a DcganTrainConfig a DCGAN. A run stops and resumes without loss.
 """
 
 import pathlib
@@ -15,6 +16,7 @@ from ml_collections import config_flags
 from stylegan_jax import checkpoint, command_line
 from stylegan_jax.training import data, default_config, trainer
 from stylegan_jax.training.config import TrainConfig
+from stylegan_jax.training.dcgan import DcganTrainConfig, DcganTrainer
 
 _DATA = flags.DEFINE_string("data", None, "Training images: a folder, or an npz with uint8 images [n, h, w, c].")
 _SPLIT = flags.DEFINE_string("split", None, "Take only the images of an npz whose 'split' is this, e.g. train.")
@@ -23,7 +25,7 @@ _INITIAL = flags.DEFINE_string("initial", None, "Checkpoint of lower resolution 
 _LICENCE = flags.DEFINE_string("licence", "", "Licence and credits of the data, stored with the model.")
 _CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled programs (trusted input); off by default.")
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", str(pathlib.Path(default_config.__file__)), "Config file with get_config() returning a TrainConfig."
+    "config", str(pathlib.Path(default_config.__file__)), "Config file with get_config() returning the settings."
 )
 
 
@@ -40,10 +42,16 @@ def main(arguments: list[str]) -> int:
         raise ValueError("--data and --output are needed")
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
-    config = command_line.typed_config(_CONFIG.value, TrainConfig, field="resolution")
+    kind = DcganTrainConfig if isinstance(_CONFIG.value, DcganTrainConfig) else TrainConfig
+    config = command_line.typed_config(_CONFIG.value, kind, field="resolution")
+    if kind is DcganTrainConfig and _INITIAL.value:
+        raise ValueError("--initial is for style-based generators; a DCGAN is trained at one resolution from the start")
     images = data.load_images(_DATA.value, resolution=config.resolution, split=_SPLIT.value)
     initial = checkpoint.load(_INITIAL.value) if _INITIAL.value else None
-    run = trainer.Trainer(config, images, _OUTPUT.value, initial=initial)
+    if kind is DcganTrainConfig:
+        run = DcganTrainer(config, images, _OUTPUT.value)
+    else:
+        run = trainer.Trainer(config, images, _OUTPUT.value, initial=initial)
     device = jax.devices()[0]
     print(f"{len(images)} images at {config.resolution} px, {device.platform} {device.device_kind}", flush=True)
     provenance = data.provenance(_DATA.value, split=_SPLIT.value, licence=_LICENCE.value)

@@ -4,7 +4,7 @@
 import dataclasses
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(unsafe_hash=True)  # flags change a config; a compiled step is found by its values
 class TrainConfig:
     """Settings of StyleGAN2 training; counts of "images" are real images shown to the discriminator.
 

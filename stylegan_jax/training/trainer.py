@@ -319,6 +319,14 @@ def warm_step(
     return state._replace(warm_images=state.warm_images + real.shape[0]), statistics
 
 
+def _program(step: Callable) -> Callable:
+    return jax.jit(step, static_argnames=("config", "penalise"), donate_argnames="state")
+
+
+_discriminator_program, _generator_program = _program(discriminator_step), _program(generator_step)
+_warm_program = jax.jit(warm_step, static_argnames="config", donate_argnames="state")
+
+
 class Trainer:
     """A run in a folder: `state/` (to resume), `model/` (the averaged generator), `encoder/` (where it has one),
     `sheets/`, `log.jsonl`."""
@@ -353,17 +361,8 @@ class Trainer:
         if (self.folder / "state").exists():
             self.state, metadata = checkpoint.load_state(self.folder / "state", self.state)
             self._check_same_run(metadata["config"])
-        # Buffers and graphs are closed over: they are small, and static.
-        jit = functools.partial(jax.jit, donate_argnums=(1,))
-        self._discriminator_steps = [
-            jit(lambda k, s, x, on=on: discriminator_step(k, self.networks, s, x, config=config, penalise=on))
-            for on in (False, True)
-        ]
-        self._generator_steps = [
-            jit(lambda k, s, d, on=on: generator_step(k, self.networks, s, d, config=config, penalise=on))
-            for on in (False, True)
-        ]
-        self._warm_step = jit(lambda k, s, z, x: warm_step(k, self.networks, s, z, x, config=config))
+        # What no step depends on is left out, so that runs which differ in it share their programs.
+        self._step_config = dataclasses.replace(config, images=0, warm_start_images=0, snapshot_images=0, seed=0)
 
     def _check_same_run(self, stored: dict[str, Any]) -> None:
         current = json.loads(json.dumps(dataclasses.asdict(self.config)))
@@ -395,15 +394,24 @@ class Trainer:
         config = self.config
         if int(self.state.warm_images) < config.warm_start_images:
             step = int(self.state.warm_images) // config.batch
-            self.state, statistics = self._warm_step(self._key(0, step), self.state, *self._warm_batch(step))
+            key, batch = self._key(0, step), self._warm_batch(step)
+            self.state, statistics = _warm_program(key, self.networks, self.state, *batch, config=self._step_config)
             return statistics
         step = int(self.state.images) // config.batch
         penalise = config.r1_gamma > 0 and step % config.r1_interval == 0
-        self.state, statistics = self._discriminator_steps[penalise](self._key(1, step), self.state, self._batch(step))
+        self.state, statistics = _discriminator_program(
+            self._key(1, step),
+            self.networks,
+            self.state,
+            self._batch(step),
+            config=self._step_config,
+            penalise=penalise,
+        )
         lengths = config.path_weight > 0 and step % config.path_interval == 0
         decodes = config.decoding_weight or config.decoding_features
         decoded = self._warm_batch(config.warm_start_images // config.batch + step) if decodes else None
-        self.state, more = self._generator_steps[lengths](self._key(2, step), self.state, decoded)
+        run = functools.partial(_generator_program, config=self._step_config, penalise=lengths)
+        self.state, more = run(self._key(2, step), self.networks, self.state, decoded)
         return statistics | more
 
     def model(self, *, provenance: dict[str, Any]) -> checkpoint.Model:

@@ -5,7 +5,6 @@ What a converted StyleGAN1 network computes is compared in tests/stylegan_jax/te
 """
 
 import functools
-import json
 import pathlib
 
 import jax
@@ -17,7 +16,7 @@ from convert import ConversionError, building, rosinality
 from convert.rosinality_tables import FILTER
 from convert.torch_legacy import read_torch_file
 from convert.torchfile import STORAGE_TYPES, Storage, Tensor
-from stylegan_jax import parameters, stylegan1, stylegan2
+from stylegan_jax import stylegan2
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 FLOAT = STORAGE_TYPES["torch.FloatStorage"]
@@ -31,11 +30,6 @@ def tensor(values):
     return Tensor(Storage(FLOAT, values.size, memoryview(values.tobytes())), 0, values.shape, steps)
 
 
-def shaped(shape):
-    """Returns a tensor without values."""
-    return Tensor(Storage(FLOAT, int(np.prod(shape)), memoryview(b"")), 0, tuple(shape), (1,) * len(shape))
-
-
 def read(name):
     """Returns a fixture as read anew: what is in it may be changed."""
     return read_torch_file(GOLDEN / name)
@@ -47,8 +41,6 @@ def convert(tree, name, **options):
 
 # Networks.
 
-FULL_SIZE = json.loads((GOLDEN / "ros_full_size.json").read_text())
-
 
 def test_a_running_average_alone_is_the_averaged_generator():
     """The plain dictionary of a generator, in a zip, is what the training file in the old format holds as g_running."""
@@ -56,25 +48,6 @@ def test_a_running_average_alone_is_the_averaged_generator():
     assert alone.present == ["G_ema"] and rosinality.recognise(whole).present == ["G", "G_ema", "D"]
     for key, value in whole["g_running"].items():
         np.testing.assert_array_equal(alone.networks["G_ema"][key].read(), value.read(), err_msg=key)
-
-
-@pytest.mark.parametrize("family", FULL_SIZE)
-@pytest.mark.parametrize("kind", ["G", "D"])
-def test_tables_at_full_size(family, kind):
-    """The tables name every tensor of the published sizes, and fill every array of our networks."""
-    tensors = {name: shaped(shape) for name, shape in FULL_SIZE[family][kind].items()}
-    step = 8 if family == "stylegan1" else None
-    network = convert({{"G": "g", "D": "d"}[kind]: tensors}, kind, step=step)
-    module = {"stylegan1": stylegan1, "stylegan2": stylegan2}[network.family]
-    config, network_class = {
-        "generator": (module.GeneratorConfig, module.Generator),
-        "discriminator": (module.DiscriminatorConfig, module.Discriminator),
-    }[network.kind]
-    held = parameters.abstract(network_class, config(**network.config))
-    filled = {entry.destination for entry in network.table if entry.destination} | set(network.generated)
-    assert network.resolution == 1024 and filled == set(held)
-    assert kind == "D" or (network.config["z_dim"], network.config["mapping_layers"]) == (512, 8)
-    assert kind == "D" or family == "stylegan2_1024" or network.values == 26_255_691
 
 
 def test_configuration_is_inferred():

@@ -5,20 +5,17 @@ import functools
 import hashlib
 import json
 import pathlib
-import pickle
-import sys
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convert import ConversionError, tensorflow
+from convert import ConversionError, tensorflow, tensorflow_stylegan1
 from convert.numpyfile import Array, DType, numpy_globals
-from convert.tensorflow_files import TensorflowNetwork, is_tensorflow, recognise, tensorflow_globals
+from convert.tensorflow_files import TensorflowNetwork, flipped, is_tensorflow, recognise, tensorflow_globals
 from convert.unpickle import Work, read_pickle
-from stylegan_jax import parameters, stylegan2
+from stylegan_jax import parameters, stylegan1_tensorflow, stylegan2
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 VARIABLES = json.loads((GOLDEN / "tf_variables.json").read_text())
@@ -367,71 +364,169 @@ def test_requests_that_cannot_be_met():
         convert((tree[1], tree[0], tree[2]), "G")
 
 
-# StyleGAN1: recognised, described, not converted.
+# StyleGAN1; what a converted one computes is compared in tests/stylegan_jax/test_stylegan1_tensorflow.py.
 
 STYLEGAN1_GENERATOR = {
+    "": {"lod": 0.0, "dlatent_avg": (7,)},
     "synthesis": {
-        "lod": np.float32(0),
-        "noise0": (1, 1, 4, 4),
+        "lod": 3.0,  # left from growing; the one outside counts
+        **{f"noise{i}": (1, 1, size, size) for i, size in enumerate((4, 4, 8, 8))},
         "4x4/Const/const": (1, 6, 4, 4),
-        "4x4/Const/Noise/weight": (6,),
-        "4x4/Const/StyleMod/weight": (7, 12),
+        "4x4/Conv/weight": (3, 3, 6, 6),
+        "8x8/Conv0_up/weight": (3, 3, 6, 5),
         "8x8/Conv1/weight": (3, 3, 5, 5),
+        **{
+            f"{layer}/{name}": shape
+            for layer, width in (("4x4/Const", 6), ("4x4/Conv", 6), ("8x8/Conv0_up", 5), ("8x8/Conv1", 5))
+            for name, shape in {
+                "Noise/weight": (width,),
+                "bias": (width,),
+                "StyleMod/weight": (7, 2 * width),
+                "StyleMod/bias": (2 * width,),
+            }.items()
+        },
         "ToRGB_lod0/weight": (1, 1, 5, 3),
+        "ToRGB_lod0/bias": (3,),
         "ToRGB_lod1/weight": (1, 1, 6, 3),
+        "ToRGB_lod1/bias": (3,),
     },
-    "mapping": {"Dense0/weight": (9, 7), "Dense1/weight": (7, 7)},
+    "mapping": {"Dense0/weight": (9, 4), "Dense0/bias": (4,), "Dense1/weight": (4, 7), "Dense1/bias": (7,)},
 }
 STYLEGAN1_DISCRIMINATOR = {
-    "FromRGB_lod0/weight": (1, 1, 3, 5),
-    "8x8/Conv0/weight": (3, 3, 5, 5),
-    "4x4/Conv/weight": (3, 3, 7, 6),
-    "4x4/Dense1/weight": (6, 1),
+    "lod": 0.0,
+    **{
+        f"{layer}/{name}": shape
+        for layer, kernel in {
+            "FromRGB_lod0": (1, 1, 3, 5),
+            "FromRGB_lod1": (1, 1, 3, 6),
+            "8x8/Conv0": (3, 3, 5, 5),
+            "8x8/Conv1_down": (3, 3, 5, 6),
+            "4x4/Conv": (3, 3, 7, 6),
+            "4x4/Dense0": (96, 8),
+            "4x4/Dense1": (8, 1),
+        }.items()
+        for name, shape in (("weight", kernel), ("bias", kernel[-1:]))
+    },
 }
+STYLEGAN1_ARGUMENTS = {"resolution": 8, "num_channels": 3, "label_size": 0}
+STYLEGAN1_MAPPING = {"latent_size": 9, "dlatent_size": 7, "mapping_layers": 2, "mapping_fmaps": 4}
 
 
-def written(version, monkeypatch):
-    """Returns a StyleGAN1 pickle as its code writes one."""
-    module = types.ModuleType("dnnlib.tflib.network")
+def stylegan1(version=3, *, function="D_basic", given=None, generator=None, synthesis=None, mapping=None, d=None):
+    """Returns a tree (G, D, Gs), with arguments `given`, and variables put in (or None: left out) by component."""
 
-    class Network:
-        def __init__(self, variables, **components):
-            variables = {k: np.ones(v, np.float32) if isinstance(v, tuple) else v for k, v in variables.items()}
-            self.variables, self.components = list(variables.items()), components
+    def merged(variables, changes):
+        return {k: v for k, v in (variables | (changes or {})).items() if v is not None}
 
-        def __getstate__(self):
-            state = {"version": version, "name": "G", "static_kwargs": {"resolution": 8}, "build_module_src": "1 / 0"}
-            state |= {"build_func_name": "G_style", "variables": self.variables}
-            return state | ({"components": self.components} if version > 2 or self.components else {})
+    def build(variables, changes, *, function, arguments, components=()):
+        variables = merged(variables, changes)
+        return network(
+            variables, version=version, function=function, arguments=arguments | (given or {}), components=components
+        )
 
-    Network.__module__, Network.__qualname__, module.Network = module.__name__, "Network", Network
-    for name in ("dnnlib", "dnnlib.tflib", module.__name__):
-        monkeypatch.setitem(sys.modules, name, module)
-    parts = {name: Network(variables) for name, variables in STYLEGAN1_GENERATOR.items()}
-    generator = Network({"dlatent_avg": (7,), "lod": np.float32(0)}, **parts)
-    return pickle.dumps((generator, Network(STYLEGAN1_DISCRIMINATOR), generator), protocol=3)
+    outer, arguments = STYLEGAN1_GENERATOR[""], STYLEGAN1_ARGUMENTS | STYLEGAN1_MAPPING
+    changes = {"synthesis": synthesis, "mapping": mapping}
+    parts = {
+        name: build(STYLEGAN1_GENERATOR[name], changes[name], function=f"G_{name}", arguments=arguments)
+        for name in changes
+    }
+    whole = build(outer, generator, function="G_style", arguments=arguments, components=parts)
+    return whole, build(STYLEGAN1_DISCRIMINATOR, d, function=function, arguments=STYLEGAN1_ARGUMENTS), whole
 
 
 @pytest.mark.parametrize("version", [2, 3, 4])
-def test_stylegan1_is_described(version, monkeypatch):
-    """Its sizes, names and shapes are told; asking for arrays says that it is not converted yet."""
-    tree = parse(written(version, monkeypatch))
-    generator, discriminator = (convert(tree, name) for name in ("G_ema", "D"))
-    assert (generator.family, generator.kind, generator.resolution) == ("stylegan1", "generator", 8)
-    assert generator.config == {
-        "z_dim": 9,
-        "c_dim": 0,
-        "w_dim": 7,
-        "mapping_layers": 2,
-        "widths": (6, 5),
-        "image_channels": 3,
+def test_stylegan1_is_described(version):
+    """Sizes are inferred, every variable is accounted for, and those that are taken fill our networks."""
+    tree = stylegan1(version)
+    expected = {
+        "generator": {
+            "z_dim": 9,
+            "c_dim": 0,
+            "w_dim": 7,
+            "mapping_layers": 2,
+            "layer_features": 4,
+            "mapping_lr_multiplier": 0.01,
+            "widths": (6, 5),
+            "image_channels": 3,
+        },
+        "discriminator": {
+            "c_dim": 0,
+            "widths": (6, 5),
+            "image_channels": 3,
+            "dense_features": 8,
+            "minibatch_group_size": 4,
+            "minibatch_channels": 1,
+        },
     }
-    assert discriminator.config == {"widths": (6, 5), "image_channels": 3}
-    assert generator.variables["synthesis/noise0"].shape == (1, 1, 4, 4)
-    for found in (generator, discriminator):
-        assert "not converted yet" in found.notes()["conversion"]
-        with pytest.raises(ConversionError, match="not converted yet: this is a StyleGAN1 network of NVIDIA's"):
-            found.arrays()
+    for key, kind in (("G_ema", "generator"), ("D", "discriminator")):
+        found = convert(tree, key)
+        assert (found.family, found.kind, found.resolution) == ("stylegan1_tensorflow", kind, 8)
+        assert found.config == expected[kind] and found.has_average
+        assert "no output of NVIDIA's own code" in found.notes()["verification"]
+        assert {entry.source for entry in found.table} == set(found.variables)
+        config = getattr(stylegan1_tensorflow, f"{kind.capitalize()}Config")(**found.config)
+        held = parameters.abstract(getattr(stylegan1_tensorflow, kind.capitalize()), config)
+        assert {k: v.shape for k, v in found.arrays().items()} == {k: v.shape for k, v in held.items()}
+
+
+def test_stylegan1_that_was_never_grown():
+    """One trained at a single size has no image layers of others, and may lack a level of detail."""
+    without = {f"ToRGB_lod1/{part}": None for part in ("weight", "bias")}
+    tree = stylegan1(generator={"lod": None}, synthesis=without | {"lod": 0.0})
+    assert convert(tree, "G").arrays().keys() == convert(stylegan1(), "G").arrays().keys()
+
+
+def test_stylegan1_kernels_that_are_turned():
+    """Up-convolutions below 128 pixels are convolutions of the doubled image, unless the arguments say otherwise."""
+    config = {"z_dim": 4, "c_dim": 0, "w_dim": 4, "mapping_layers": 1, "layer_features": None, "image_channels": 3}
+    config |= {"widths": (2,) * 7}
+    turned = {
+        entry.source: entry.transform is flipped
+        for entry in tensorflow_stylegan1.generator_table(config, {}, fused_from=tensorflow_stylegan1.FUSED_FROM)
+        if "Conv0_up/weight" in entry.source
+    }
+    assert turned == {f"synthesis/{r}x{r}/Conv0_up/weight": r < 128 for r in (8, 16, 32, 64, 128, 256)}
+    for fused, expected in (("auto", True), (True, False), (False, True)):
+        table = convert(stylegan1(given={"fused_scale": fused}), "G").table
+        assert [e.transform is flipped for e in table if e.source.endswith("Conv0_up/weight")] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (dict(synthesis={"8x8/Conv1/bias": None}), "synthesis/8x8/Conv1/bias is missing"),
+        (dict(synthesis={"noise3": None}), "synthesis/noise3 is missing"),
+        (dict(synthesis={"noise4": (1, 1, 8, 8)}), "synthesis/noise4 is unexpected"),
+        (dict(synthesis={"ToRGB_lod2/bias": (3,)}), "synthesis/ToRGB_lod2/bias is unexpected"),
+        (dict(synthesis={"ToRGB_lod1/bias": None}), "synthesis/ToRGB_lod1/bias is missing"),
+        (dict(synthesis={"8x8/Conv1/StyleMod/bias": (5,)}), r"StyleMod/bias has shape \(5,\), expected \(10,\)"),
+        (dict(generator={"dlatent_avg": None}), "dlatent_avg is missing"),
+        (dict(generator={"lod": 1.5}), "lod is 1.5: saved before the network had grown"),
+        (dict(generator={"lod": None}), "synthesis/lod is 3: saved before the network had grown"),
+        (dict(mapping={"LabelConcat/weight": (2, 9)}), "mapping/LabelConcat/weight is as wide as 9"),
+        (dict(mapping={"LabelConcat/weight": (2, 4)}), "label_size is 0, but the variables say 2"),
+        (dict(mapping={"Dense0/weight": None}), "mapping/Dense0/weight is missing, which tells"),
+        (dict(given={"resolution": 16}), "resolution is 16, but the variables say 8"),
+        (dict(given={"mapping_fmaps": 5}), "mapping_fmaps is 5, but the variables say 4"),
+        (dict(given={"latent_size": 5}), "latent_size is 5, but the variables say 9"),
+        (dict(given={"blur_filter": None}), r"blur_filter is None, expected \[1, 2, 1\]"),
+        (dict(given={"fused_scale": "maybe"}), "fused_scale is 'maybe', expected one of auto, True, False"),
+        (dict(given={"nonlinearity": "relu"}), "nonlinearity is 'relu', expected one of lrelu"),
+        (dict(given={"use_noise": False}), "use_noise is False, expected one of True"),
+        (dict(given={"use_pixel_norm": True}), "use_pixel_norm is True, expected one of False"),
+        (dict(given={"style_wobble": 1}), "the unknown argument 'style_wobble'"),
+        (dict(d={"lod": 2.0}), "lod is 2: saved before the network had grown"),
+        (dict(d={"FromRGB_lod2/bias": (6,)}), "FromRGB_lod2/bias is unexpected"),
+        (dict(d={"4x4/Dense0/weight": (96, 6)}), "4x4/Dense0/weight has shape"),
+        (dict(d={"4x4/Conv/weight": (3, 3, 8, 6)}), "mbstd_num_features is 1, but the variables say 2"),
+        (dict(d={"4x4/Dense1/weight": (8, 2), "4x4/Dense1/bias": (2,)}), "label_size is 0, but the variables say 2"),
+        (dict(function="D_paper"), "the discriminator was built by 'D_paper'; those built by D_basic can"),
+    ],
+)
+def test_stylegan1_that_does_not_fit(changes, reason):
+    key = "D" if changes.keys() & {"d", "function"} else "G_ema"
+    with pytest.raises(ConversionError, match=reason):
+        convert(stylegan1(**changes), key).arrays()
 
 
 # What a converted StyleGAN2 computes.

@@ -18,8 +18,9 @@ from stylegan_jax.encoders import MaskedEncoder
 from stylegan_jax.ops import resample
 from stylegan_jax.training import augment, data, losses, trainer, warm_start
 from stylegan_jax.training.config import TrainConfig
+from stylegan_jax.training.dcgan import DcganTrainConfig, DcganTrainer
 
-# The smoke settings of configs/train_faces32.py but longer, so that their programs are compiled once for both tests:
+# The smoke settings of configs/train_faces64.py but longer, so that their programs are compiled once for both tests:
 # two steps of decoding, then three of the game, the first with R1.
 CONFIG = TrainConfig(
     resolution=8,
@@ -316,6 +317,7 @@ def test_widths_must_fit_the_resolution():
         trainer.create(dataclasses.replace(CONFIG, widths=(4, 4, 4)), channels=3)
 
 
+TRAINERS = {TrainConfig: trainer.Trainer, DcganTrainConfig: DcganTrainer}
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("train_*.py"))
 
 
@@ -331,11 +333,11 @@ def load_config(name):
 def test_training_configs_run(name, tmp_path, shared_compilations):
     """The smoke variant of a training config trains a few steps and stores a model that loads."""
     config = load_config(name).get_config("smoke")
-    assert isinstance(config, TrainConfig)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2 * config.batch, config.resolution, config.resolution, 3), np.uint8)
     lines = []
-    trainer.Trainer(config, images, tmp_path / "run").run(provenance={"source": "random"}, report=lines.append)
+    run = TRAINERS[type(config)](config, images, tmp_path / "run")
+    run.run(provenance={"source": "random"}, report=lines.append)
     assert lines[-1]["images"] >= config.images and np.isfinite([lines[-1]["d_loss"], lines[-1]["g_loss"]]).all()
     assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1]) == lines[-1]
     model = checkpoint.load(tmp_path / "run" / "model")

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all style-based generators share: latents go through a mapping network, and its `ws` through synthesis."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from stylegan_jax import mapping, parameters
+
+
+class StyleGenerator(nnx.Module):
+    """Mapping and synthesis network together; a family's generator makes both in its `__init__`.
+
+    `config` holds the settings with `resolution`, `num_ws`, `z_dim`, `w_dim` and `image_channels`; `mapping` takes `z`
+    and `c` to `w` and holds `w_avg` where the mean of w is known; `synthesis(ws, noise=)` renders.
+    """
+
+    config: Any
+    mapping: nnx.Module
+    synthesis: nnx.Module
+
+    @classmethod
+    def from_arrays(cls, config: Any, arrays: Mapping[str, Array]) -> Self:
+        """Returns the generator with weights `{"synthesis/b4/const": [4, 4, c], ...}`; names and shapes must match."""
+        return parameters.fill(cls, config, arrays)
+
+    @property
+    def resolution(self) -> int:
+        """Image height and width in pixels."""
+        return self.config.resolution
+
+    def map(
+        self, z: Array, c: Array | None = None, *, truncation_psi: float = 1.0, truncation_cutoff: int | None = None
+    ) -> Array:
+        """Returns `ws` `[n, num_ws, w_dim]` for latents `z` `[n, z_dim]` and labels `c` `[n, c_dim]`, truncated.
+
+        Args:
+            z: normal latents.
+            c: labels, or None where the generator has none.
+            truncation_psi: as `psi` of `mapping.truncate`.
+            truncation_cutoff: as `cutoff` there.
+
+        Raises:
+            ValueError: a truncation without a known mean of w, or inputs of another width.
+        """
+        ws = jnp.repeat(self.mapping(z, c)[:, None, :], self.config.num_ws, axis=1)
+        if truncation_psi == 1.0:
+            return ws
+        if not hasattr(self.mapping, "w_avg"):
+            raise ValueError("this generator holds no mean of w, so truncation_psi must be 1")
+        return mapping.truncate(ws, self.mapping.w_avg[...], psi=truncation_psi, cutoff=truncation_cutoff)
+
+    def __call__(
+        self,
+        z: Array,
+        c: Array | None = None,
+        *,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise: str | Array | Mapping[str, Array] = "const",
+    ) -> Array:
+        """Returns images `[n, r, r, channels]` about [-1, 1] for `z` `[n, z_dim]`; see `map` and the synthesis."""
+        ws = self.map(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
+        return self.synthesis(ws, noise=noise)
