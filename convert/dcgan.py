@@ -31,7 +31,7 @@ import numpy as np
 from convert.errors import ConversionError, shown
 from convert.rosinality_tables import scalar, transposed
 from convert.rules import Entry, Rule, Transform, check_shapes, constant_input, convolution, transfer, unchanged
-from convert.torchfile import Tensor
+from convert.torchfile import Tensor, is_state_dict
 
 FORMAT = "state dict of a PyTorch DCGAN"
 LICENCE = "Not recorded in the file; the networks have the licence that their publisher gave them."
@@ -82,9 +82,7 @@ def _part(module: str, part: str) -> str:
 
 def _kind(tensors: object) -> str | None:
     """Returns which network this is the state dict of, `generator` or `discriminator`, if any."""
-    if not isinstance(tensors, dict) or not tensors:
-        return None
-    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()):
+    if not tensors or not is_state_dict(tensors):
         return None
     modules = _modules(tensors)
     kernels, norms = _kernels(tensors, modules), len(modules.norms)

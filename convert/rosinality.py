@@ -23,7 +23,7 @@ from convert.rosinality_tables import (
     stylegan2_generator,
 )
 from convert.rules import Entry, Rule, check_shapes, transfer
-from convert.torchfile import Tensor
+from convert.torchfile import Tensor, is_state_dict
 
 NAMES = {"G": ("g", "generator"), "G_ema": ("g_ema", "g_running"), "D": ("d", "discriminator")}
 # By this tensor a network is recognised: (family, kind).
@@ -147,8 +147,8 @@ def recognise(tree: object) -> Checkpoint:
         average, training = tree.get(AVERAGE), tree.get("args")
     problems = []
     for name, tensors in found.items():
-        if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-            problems.append(f"{name} is {shown(tensors)}, expected a dictionary of tensors")
+        if not is_state_dict(tensors):
+            problems.append(f"{name} is {shown(tensors)}, expected a dictionary of tensors under names of members")
     if average is not None and not isinstance(average, Tensor):
         problems.append(f"{AVERAGE} is {shown(average)}, expected a tensor")
     if problems:

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import math
 import mmap
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -22,6 +23,7 @@ MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_HEAD = b"\x80\x02\x8a\x0a" + MAGIC.to_bytes(10, "little") + b"."
 LEGACY_VERSION = 1001
 MOST_DIMENSIONS = 8
+_MEMBER = re.compile(r"[A-Za-z0-9_.]{1,200}")
 HASHED_AT_ONCE = 1 << 24  # bytes, a multiple of every page size
 
 
@@ -108,6 +110,14 @@ class Tensor:
             return (np.array(view, dtype=np.uint32, order="C") << 16).view(np.float32)
         with np.errstate(over="ignore"):  # a double that does not fit becomes inf, which the caller reports
             return np.array(view, dtype=np.float32, order="C")
+
+
+def is_state_dict(value: object) -> bool:
+    """Returns whether `value` is a dictionary of tensors under names that a module's members can have."""
+    return isinstance(value, dict) and all(
+        isinstance(tensor, Tensor) and isinstance(name, str) and _MEMBER.fullmatch(name)
+        for name, tensor in value.items()
+    )
 
 
 def parse_storage(stream: memoryview, *, work: Work) -> Storage:

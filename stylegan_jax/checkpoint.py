@@ -29,6 +29,7 @@ from stylegan_jax.generator import StyleGenerator
 FORMAT = "stylegan_jax"
 FORMAT_VERSION = 1
 PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
+SHIPPED = ("faces32", "dcgan64")  # the generators in PRETRAINED, by the names that stand for them
 DEMO = PRETRAINED / "faces32"
 ENCODER = "encoder"
 
@@ -260,17 +261,27 @@ def _sharding() -> jax.sharding.Sharding:
     return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
+def _located(path: str | os.PathLike | None) -> pathlib.Path:
+    """Returns where a checkpoint lies: a directory, the shipped generator of that name, or the demo model for None."""
+    if path is None:
+        return DEMO
+    if os.fspath(path) in SHIPPED and not os.path.exists(path):
+        return PRETRAINED / path
+    return pathlib.Path(os.path.abspath(path))
+
+
 def load(path: str | os.PathLike | None = None, *, bfloat16_from: int | None = None) -> Model:
     """Returns the model stored at `path`, in the dtypes stored, with the encoder that lies in its folder, if any.
 
     Args:
-        path: a checkpoint directory; None means the demo model that comes with the package.
+        path: a checkpoint directory, or the name of a generator that comes with the package (`SHIPPED`) where there
+            is no such directory; None means the demo model.
         bfloat16_from: blocks of at least this resolution compute in bfloat16 (None: as stored, by default none).
 
     Raises:
         CheckpointError: where the checkpoint is missing, damaged or of another kind.
     """
-    path = DEMO if path is None else pathlib.Path(os.path.abspath(path))
+    path = _located(path)
     metadata = info(path)
     kinds = _network_kinds(path, metadata)
     if "generator" not in kinds:
@@ -306,7 +317,7 @@ def load(path: str | os.PathLike | None = None, *, bfloat16_from: int | None = N
 
 def has_encoder(path: str | os.PathLike | None = None) -> bool:
     """Returns whether an encoder lies beside the model at `path` (None: the demo model)."""
-    return (pathlib.Path(DEMO if path is None else path) / ENCODER).is_dir()
+    return (_located(path) / ENCODER).is_dir()
 
 
 def with_encoder(model: Model, path: str | os.PathLike) -> Model:

@@ -78,7 +78,11 @@ FUNCTIONS = {
 
 def test_there_are_functions_to_judge():
     """The walk finds functions, methods and class methods of all packages."""
-    for name in ("inpaint/search/solve.py:solve", "stylegan_jax/generator.py:StyleGenerator.map", "inpaint/problem.py:read"):
+    for name in (
+        "inpaint/search/solve.py:solve",
+        "stylegan_jax/generator.py:StyleGenerator.map",
+        "inpaint/problem.py:read",
+    ):
         assert name in FUNCTIONS
     assert len(FUNCTIONS) > 120
 

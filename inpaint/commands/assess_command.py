@@ -28,7 +28,11 @@ FIGURES = "figures.json"
 _DATA = flags.DEFINE_string("data", None, "npz with uint8 images [n, h, w, c] and split.")
 _TRAIN = flags.DEFINE_string("train_split", "train", "Split that the generator was trained on.")
 _SPLIT = flags.DEFINE_string("split", "tune", "Split of held-back images.")
-_GENERATOR = flags.DEFINE_string("generator", None, "Checkpoint directory; by default the demo generator.")
+_GENERATOR = flags.DEFINE_string(
+    "generator",
+    None,
+    "Checkpoint directory, or one that is shipped: faces32 (the demo generator, by default), dcgan64.",
+)
 _JUDGE = flags.DEFINE_string("judge", None, "Checkpoint directory of a judge; by default the one of the package.")
 _RESTORED = flags.DEFINE_string("restored", None, "Folder of restored images to compare with the training images.")
 _SAMPLES = flags.DEFINE_integer("samples", 1000, "Samples drawn.", lower_bound=32)

@@ -56,7 +56,11 @@ _STEPS = flags.DEFINE_integer("steps", None, "Optimisation steps, in all methods
 _ENCODER = flags.DEFINE_string(
     "encoder", None, "Checkpoint of an encoder trained for the generator; by default the one in its folder, if any."
 )
-_GENERATOR = flags.DEFINE_string("generator", None, "Checkpoint directory; by default the demo generator.")
+_GENERATOR = flags.DEFINE_string(
+    "generator",
+    None,
+    "Checkpoint directory, or one that is shipped: faces32 (the demo generator, by default), dcgan64.",
+)
 _JUDGE = flags.DEFINE_string("judge", None, "Checkpoint directory of a judge; by default the one of the package.")
 _BATCH = flags.DEFINE_integer("batch", None, "Images restored together; by default what fits.", lower_bound=1)
 _SHARD = flags.DEFINE_string("shard", "0/1", "I/N: take every N-th image, beginning with I.")

@@ -73,7 +73,11 @@ _LANDMARKS = flags.DEFINE_string(
     "right and the mouth, in pixels of the upright image; or a JSON file {stem: [[x, y], [x, y], [x, y]]}; or a folder "
     "of STEM.json.",
 )
-_GENERATOR = flags.DEFINE_string("generator", None, "Checkpoint directory; by default the demo generator.")
+_GENERATOR = flags.DEFINE_string(
+    "generator",
+    None,
+    "Checkpoint directory, or one that is shipped: faces32 (the demo generator, by default), dcgan64.",
+)
 _ENCODER = flags.DEFINE_string(
     "encoder", None, "Checkpoint of an encoder trained for the generator; by default the one in its folder, if any."
 )

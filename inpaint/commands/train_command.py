@@ -23,7 +23,11 @@ from stylegan_jax.training import data
 
 _DATA = flags.DEFINE_string("data", None, "Training images: a folder, or an npz with uint8 images [n, h, w, c].")
 _SPLIT = flags.DEFINE_string("split", None, "Take only the images of an npz whose 'split' is this, e.g. train.")
-_GENERATOR = flags.DEFINE_string("generator", None, "Checkpoint directory; by default the demo generator.")
+_GENERATOR = flags.DEFINE_string(
+    "generator",
+    None,
+    "Checkpoint directory, or one that is shipped: faces32 (the demo generator, by default), dcgan64.",
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the run: state, model, log.")
 _INITIAL = flags.DEFINE_string("initial", None, "Checkpoint of another generator's encoder to begin a new run with.")
 _LICENCE = flags.DEFINE_string("licence", "", "Licence and credits of the data, stored with the encoder.")

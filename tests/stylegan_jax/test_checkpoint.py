@@ -251,3 +251,15 @@ def test_other_networks_are_refused(tmp_path):
     """Only known kinds of networks are stored."""
     with pytest.raises(sg.CheckpointError, match="cannot store a Linear; known: stylegan1.Generator"):
         sg.save(tmp_path / "model", sg.Model(nnx.Linear(1, 1, rngs=nnx.Rngs(0))))
+
+
+def test_shipped_generators_have_names(tmp_path, monkeypatch):
+    """A name stands for a shipped generator unless a directory has it; the first is the demo model."""
+    monkeypatch.chdir(tmp_path)
+    hashes = {name: sg.load(name).content_hash for name in checkpoint.SHIPPED}
+    assert len(set(hashes.values())) == len(hashes) and sg.load().content_hash == hashes["faces32"]
+    dcgan = sg.load("dcgan64")
+    assert dcgan.resolution == 64 and dcgan.discriminator is not None and "UK Parliament" in str(dcgan.provenance)
+    (tmp_path / "dcgan64").mkdir()
+    with pytest.raises(sg.CheckpointError, match="dcgan64"):
+        sg.load("dcgan64")
