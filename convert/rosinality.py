@@ -138,7 +138,7 @@ def recognise(tree: object) -> Checkpoint:
         held = ", ".join(map(shown, list(tree)[:8])) if isinstance(tree, dict) else shown(tree)
         raise ConversionError(
             f"holds {held or 'nothing'}; expected a checkpoint of rosinality's StyleGAN code with g_ema, g_running, g "
-            "or generator, or the tensors of one generator"
+            "or generator, the tensors of one generator, or state dicts of a DCGAN"
         )
     found, average, training = {"G_ema": tree}, None, None
     if not any(mark in tree for mark in MARKS):

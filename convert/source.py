@@ -97,9 +97,21 @@ def from_file(file: PickleFile | TorchFile) -> Source:
     return _tensorflow(file) if is_tensorflow(file.tree) else from_snapshot(as_snapshot(file))
 
 
+def _source(
+    file: PickleFile | TorchFile | Snapshot,
+    *,
+    format: str,
+    licence: str,
+    networks: Mapping[str, bool],
+    read: Callable[[str, int | None], Network],
+    training: dict | None = None,
+) -> Source:
+    return Source(file.path, file.size, file.sha256, format, licence, training, networks, read)
+
+
 def _refuse_step(step: int | None) -> None:
     if step is not None:
-        raise ConversionError("step belongs to StyleGAN1 of rosinality's code, whose files do not say which")
+        raise ConversionError("step belongs to StyleGAN1 files of rosinality's code; leave it out for this one")
 
 
 def _tensorflow(file: PickleFile) -> Source:
@@ -109,13 +121,10 @@ def _tensorflow(file: PickleFile) -> Source:
         _refuse_step(step)
         return tensorflow.read_network(found, name, file_size=file.size)
 
-    return Source(
-        path=file.path,
-        size=file.size,
-        sha256=file.sha256,
+    return _source(
+        file,
         format=tensorflow.FORMAT,
         licence=tensorflow.LICENCE,
-        training=None,
         networks=dict.fromkeys(found.networks, True),
         read=read,
     )
@@ -125,10 +134,8 @@ def _torch(file: TorchFile) -> Source:
     if dcgan.is_dcgan(file.tree) and not rosinality.is_rosinality(file.tree):
         return _dcgan(file)
     found = rosinality.recognise(file.tree)
-    return Source(
-        path=file.path,
-        size=file.size,
-        sha256=file.sha256,
+    return _source(
+        file,
         format=rosinality.FORMAT,
         licence=rosinality.LICENCE,
         training=found.training,
@@ -144,13 +151,10 @@ def _dcgan(file: TorchFile) -> Source:
         _refuse_step(step)
         return dcgan.read_network(found, name, file_size=file.size)
 
-    return Source(
-        path=file.path,
-        size=file.size,
-        sha256=file.sha256,
+    return _source(
+        file,
         format=dcgan.FORMAT,
         licence=dcgan.LICENCE,
-        training=None,
         networks=dict.fromkeys(found.networks, True),
         read=read,
     )
@@ -166,10 +170,8 @@ def from_snapshot(snapshot: Snapshot) -> Source:
         kind = "discriminator" if name == "D" else "generator"
         return nvlabs.read_network(snapshot.networks[name], kind=kind, file_size=snapshot.size)
 
-    return Source(
-        path=snapshot.path,
-        size=snapshot.size,
-        sha256=snapshot.sha256,
+    return _source(
+        snapshot,
         format=NVLABS_FORMAT,
         licence=NVLABS_LICENCE,
         training=snapshot.training_set_kwargs,

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """DCGANs of PyTorch: files as torch.save lays them out, recognised by order and shapes, and what is wrong named."""
 
+import pathlib
 import struct
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -12,6 +15,7 @@ import stylegan_jax
 from convert import ConversionError, dcgan
 from convert.torch_legacy import read_torch_file
 
+ROOT = pathlib.Path(convert.__file__).parents[1]
 Z, CHANNELS = 5, (4, 3)  # at 4 and 8 pixels: images of 16 pixels
 
 
@@ -263,3 +267,21 @@ def test_requests_that_cannot_be_met():
         read(generator(), "D")
     with pytest.raises(ConversionError, match="more values than the file has bytes"):
         read(generator(), "G_ema", file_size=100)
+
+
+def test_other_networks_are_described(tmp_path):
+    """A sound file of no known family is refused, but inspected: every tensor, and what it probably is."""
+    weights = {"features.0.weight": np.ones((64, 3, 11, 11), np.float32), "steps": np.arange(3)}
+    path = save(tmp_path / "a.pt", {"epoch": 3, "state_dict": weights})
+    with pytest.raises(ConversionError, match="state dicts of a DCGAN"):
+        convert.convert(path, tmp_path / "model")
+    found = convert.inspect(path)
+    assert [(f.name, f.shape, f.dtype) for f in found["tensors"]] == [
+        ("state_dict.features.0.weight", (64, 3, 11, 11), "float"),
+        ("state_dict.steps", (3,), "long"),
+    ]
+    assert found["guess"][0] == "an AlexNet" and "networks" not in found
+    done = subprocess.run([sys.executable, "-m", "convert", "inspect", path], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and "probably an AlexNet: it has" in done.stdout and done.stdout.count("\n") == 5
+    with pytest.raises(ConversionError, match="holds nothing"):
+        convert.inspect(save(tmp_path / "b.pt", {}))
