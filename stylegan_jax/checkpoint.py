@@ -23,7 +23,7 @@ from orbax.checkpoint import v1 as ocp
 
 from stylegan_jax import dcgan, latents, parameters, stylegan1, stylegan1_tensorflow, stylegan2, stylegan3
 from stylegan_jax.encoders import masked
-from stylegan_jax.features import judge
+from stylegan_jax.features import alexnet, arcface, inception, judge, lpips, squeezenet, vgg
 from stylegan_jax.generator import StyleGenerator
 
 FORMAT = "stylegan_jax"
@@ -47,6 +47,12 @@ _KINDS = {
     "dcgan.Generator": (dcgan.Generator, dcgan.GeneratorConfig),
     "dcgan.Discriminator": (dcgan.Discriminator, dcgan.DiscriminatorConfig),
     "judge.Judge": (judge.Judge, judge.JudgeConfig),
+    "vgg.Vgg": (vgg.Vgg, vgg.VggConfig),
+    "alexnet.AlexNet": (alexnet.AlexNet, alexnet.AlexNetConfig),
+    "squeezenet.SqueezeNet": (squeezenet.SqueezeNet, squeezenet.SqueezeNetConfig),
+    "lpips.Lpips": (lpips.Lpips, lpips.LpipsConfig),
+    "arcface.ArcFace": (arcface.ArcFace, arcface.ArcFaceConfig),
+    "inception.Inception": (inception.Inception, inception.InceptionConfig),
     "masked.MaskedEncoder": (masked.MaskedEncoder, masked.MaskedEncoderConfig),
 }
 

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights of published networks by a rule: what the golden values of full-width networks were computed with.
+
+Every tensor `[out, in, kh, kw]` (or less) is drawn by a generator of its own, PCG64 of seed + crc32(name), as float64
+and rounded to float32. State dicts are `{PyTorch's name: array}`, images `[n, 3, h, w]`, as PyTorch has them.
+"""
+
+import zlib
+
+import numpy as np
+
+VGG_DEPTHS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+ALEXNET = ((0, 11), (3, 5), (6, 3), (8, 3), (10, 3))  # index among the layers, and kernel
+FIRES = (3, 4, 6, 7, 9, 10, 11, 12)
+WIDTHS = {
+    "vgg16": (64, 128, 256, 512, 512),
+    "vgg19": (64, 128, 256, 512, 512),
+    "alexnet": (64, 192, 384, 256, 256),
+    "squeezenet": (64, 128, 128, 256, 256, 384, 384, 512, 512),
+}
+SEEDS = {"vgg16": 131, "alexnet": 132, "squeezenet": 133, "vgg19": 134, "arcface": 111, "inception": 141}
+GAINS = {"arcface": 1.0}  # of all others sqrt 2
+
+
+def draw(name, shape, seed, gain, *, norm=False):
+    """Returns the array of this name; `norm` for the parts of a batch normalisation."""
+    rng = np.random.Generator(np.random.PCG64(seed + zlib.crc32(name.encode())))
+    if name.endswith("running_var"):
+        array = 0.75 + 0.5 * rng.random(shape)
+    elif name.endswith("running_mean") or name.endswith("bias"):
+        array = 0.1 * rng.standard_normal(shape)
+    elif len(shape) > 1:
+        array = gain / np.sqrt(int(np.prod(shape[1:]))) * rng.standard_normal(shape)
+    elif norm:
+        array = 1 + 0.1 * rng.standard_normal(shape)
+    else:  # the slopes of a PReLU
+        array = 0.25 + 0.05 * rng.standard_normal(shape)
+    return array.astype(np.float32)
+
+
+def shapes(network, widths=None):
+    """Returns {name: shape} of the convolutions of a trunk of torchvision."""
+    widths, before, found = widths or WIDTHS[network], 3, {}
+
+    def convolution(name, inputs, outputs, kernel):
+        found[f"{name}.weight"], found[f"{name}.bias"] = (outputs, inputs, kernel, kernel), (outputs,)
+
+    if network in VGG_DEPTHS:
+        index = 0
+        for width, depth in zip(widths, VGG_DEPTHS[network], strict=True):
+            for _ in range(depth):
+                convolution(f"features.{index}", before, width, 3)
+                before, index = width, index + 2
+            index += 1
+    elif network == "alexnet":
+        for width, (index, kernel) in zip(widths, ALEXNET, strict=True):
+            convolution(f"features.{index}", before, width, kernel)
+            before = width
+    else:
+        convolution("features.0", 3, widths[0], 3)
+        before = widths[0]
+        for width, index in zip(widths[1:], FIRES, strict=True):
+            convolution(f"features.{index}.squeeze", before, width // 8, 1)
+            convolution(f"features.{index}.expand1x1", width // 8, width // 2, 1)
+            convolution(f"features.{index}.expand3x3", width // 8, width // 2, 3)
+            before = width
+    return found
+
+
+def norm_shapes(name, width):
+    """Returns {name: shape} of a batch normalisation, without its counter."""
+    return {f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")}
+
+
+def arcface_shapes(widths=(64, 128, 256, 512), depths=(3, 4, 14, 3), *, stem=64, size=112, embedding=512, reduction=16):
+    """Returns {name: shape} of ArcFace's IR-SE network."""
+    found = {"input_layer.0.weight": (stem, 3, 3, 3), **norm_shapes("input_layer.1", stem)}
+    found["input_layer.2.weight"] = (stem,)
+    found |= norm_shapes("output_layer.0", widths[-1])
+    found["output_layer.3.weight"] = (embedding, widths[-1] * (size >> len(widths)) ** 2)
+    found["output_layer.3.bias"] = (embedding,)
+    found |= norm_shapes("output_layer.4", embedding)
+    before, unit = stem, 0
+    for width, depth in zip(widths, depths, strict=True):
+        for _ in range(depth):
+            name = f"body.{unit}"
+            if before != width:
+                found[f"{name}.shortcut_layer.0.weight"] = (width, before, 1, 1)
+                found |= norm_shapes(f"{name}.shortcut_layer.1", width)
+            found |= norm_shapes(f"{name}.res_layer.0", before)
+            found[f"{name}.res_layer.1.weight"] = (width, before, 3, 3)
+            found[f"{name}.res_layer.2.weight"] = (width,)
+            found[f"{name}.res_layer.3.weight"] = (width, width, 3, 3)
+            found |= norm_shapes(f"{name}.res_layer.4", width)
+            found[f"{name}.res_layer.5.fc1.weight"] = (width // reduction, width, 1, 1)
+            found[f"{name}.res_layer.5.fc2.weight"] = (width, width // reduction, 1, 1)
+            before, unit = width, unit + 1
+    return found
+
+
+def weights(network, found):
+    """Returns the state dict of these shapes by the rule."""
+    seed, gain = SEEDS[network], GAINS.get(network, np.sqrt(2))
+    norms = {name.removesuffix(".running_mean") for name in found if name.endswith(".running_mean")}
+    return {n: draw(n, shape, seed, gain, norm=n.rpartition(".")[0] in norms) for n, shape in found.items()}
+
+
+def image(seed, shape, low=-1.0, high=1.0):
+    """Returns smooth images `[n, c, h, w]` in [low, high]: a few cosine waves and 5 % noise."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    rows, columns = np.arange(shape[2])[:, None] / shape[2], np.arange(shape[3])[None] / shape[3]
+    found = np.zeros(shape)
+    for i, j in np.ndindex(*shape[:2]):
+        for _ in range(6):
+            down, right, phase, gain = rng.random(4)
+            found[i, j] += (0.2 + gain) * np.cos(2 * np.pi * (4 * down * rows + 4 * right * columns + phase))
+        found[i, j] /= np.abs(found[i, j]).max()
+    found = 0.95 * found + 0.05 * (2 * rng.random(shape) - 1)
+    return (low + (found + 1) / 2 * (high - low)).astype(np.float32)
