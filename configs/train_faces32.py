@@ -19,7 +19,6 @@ def get_config(variant: str = "") -> TrainConfig:
             images=4,
             warm_start_images=4,
             decoding_weight=1.0,
-            decoding_features=1.0,
         )
     return TrainConfig(
         resolution=32,

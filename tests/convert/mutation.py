@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import math
 import pathlib
 import pickletools
@@ -32,9 +31,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 import reference_reader
 
 from convert import ConversionError, conversion
-from convert.snapshot import Snapshot, read_pickle_file, read_snapshot, walk
-from convert.source import from_snapshot, read_source
-from convert.torch_legacy import is_torch_file, read_torch_file
+from convert.snapshot import Snapshot, read_snapshot, walk
+from convert.source import from_file, from_snapshot, read_file
 from convert.torchfile import LEGACY_HEAD
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -137,12 +135,10 @@ def read(path: str, rng: random.Random | None = None) -> object:
     """
     tree = None
     if rng is None:
-        tree = (read_torch_file if is_torch_file(path) else read_pickle_file)(path).tree
+        file = read_file(path)
+        tree = file.tree
         try:
-            found = read_source(path)
-            for name in found.present:  # a generator that is refused must not hide the others
-                with contextlib.suppress(ConversionError):
-                    found.read(name, None).arrays()
+            found = from_file(file)
         except ConversionError as error:
             check(error)
             return tree

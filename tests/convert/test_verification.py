@@ -90,7 +90,7 @@ def test_outputs_of_the_original_agree(converted, tmp_path):
     assert "DIFFERS" in found.report().splitlines()[-1] and not found.agrees
 
 
-@pytest.mark.parametrize("name", ["sg2_odd.pkl", "sg3_t.pkl"])
+@pytest.mark.parametrize("name", ["sg2_odd.pkl", pytest.param("sg3_t.pkl", marks=pytest.mark.slow)])
 def test_outputs_of_other_networks_agree(name, converted, tmp_path):
     """With labels for both networks; and StyleGAN3."""
     model = stylegan_jax.load(converted(name)[1])

@@ -224,6 +224,7 @@ def test_vgg19_against_numpy(x64):
         assert differ(found[tap], last(expected)) < 1e-9
 
 
+@pytest.mark.slow
 def test_lpips_of_squeezenet_against_numpy(x64):
     """Every feature of a narrow trunk, for sizes that pools do not divide, and the distance over seven of them."""
     state, heads = narrow("squeezenet"), narrow_heads("squeezenet")
@@ -388,6 +389,7 @@ def test_inception_resamples_as_its_originals(x64):
     np.testing.assert_array_equal(inception.from_bytes(np.array([[[[0.0, 128.0, 192.0]]]])), [[[[-1, 0, 0.5]]]])
 
 
+@pytest.mark.slow
 def test_inception_is_read(tmp_path):
     """A narrow network from a file; torchvision's own network, which has more, is refused."""
     state = golden_weights.weights("inception", inception_shapes(narrower=16, classes=7))
