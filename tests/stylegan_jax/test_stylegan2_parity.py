@@ -176,14 +176,20 @@ def samples_at_kink(name, key):
     return np.any([np.any(single[k] != double[k], axis=(1, 2, 3)) for k in single], axis=0)
 
 
-# Every fixture in float64, and in float32 those that differ most; the others differ in single options.
-IN_FLOAT32 = ("sg2_base", "sg2_odd", "sg2_paper")
+# Every fixture in one precision, because each takes seconds to compile; `-m slow` has the other ones.
+BOTH = ("sg2_base",)
+IN_FLOAT32 = ("sg2_paper", "sg2_Gorig_Dorig", "sg2_filter_sep8", "sg2_era_py37_torch17", *BOTH)
+NOT_IN_FLOAT64 = set(IN_FLOAT32) - set(BOTH)
+
+
+def is_slow(name, precision):
+    return name in NOT_IN_FLOAT64 if precision == "f64" else name not in IN_FLOAT32
 
 
 @pytest.mark.parametrize(
     ("name", "precision"),
     [
-        pytest.param(name, precision, marks=[] if precision == "f64" or name in IN_FLOAT32 else [pytest.mark.slow])
+        pytest.param(name, precision, marks=[pytest.mark.slow] if is_slow(name, precision) else [])
         for name in FIXTURES
         for precision in ("f64", "f32")
     ],
