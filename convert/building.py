@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convert.errors import ConversionError
-from convert.source import Network
+from convert.network import Network
 
 if TYPE_CHECKING:
     from flax import nnx

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,8 @@ import numpy as np
 
 from convert import description
 from convert.errors import ConversionError, concerning, shown
-from convert.source import Network, Source, from_file, read_file, read_source
+from convert.network import Network
+from convert.source import Source, from_file, read_file, read_source
 
 if TYPE_CHECKING:
     import stylegan_jax
@@ -21,16 +21,6 @@ CHECKPOINT_MARK = "_CHECKPOINT_METADATA"  # orbax writes this file last, into ev
 ALIGNMENT = 64  # bytes; JAX takes over memory of the CPU that begins at a multiple of it
 W_STATISTICS_SEED = 0
 W_STATISTICS_SAMPLES = 10_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What `convert.building` must know of a network beside its arrays; attributes as those of `convert.source`."""
-
-    family: str
-    kind: str
-    config: dict
-    has_average: bool
 
 
 def convert(
@@ -71,7 +61,7 @@ def convert(
         chosen = _choose(found, network=network, discriminator=discriminator)
         networks, arrays = _validated(found, chosen, step=step, allow_nonfinite=allow_nonfinite)
         provenance = _provenance(found, chosen, networks)
-        plans = {kind: Plan(n.family, n.kind, n.config, n.has_average) for kind, n in networks.items()}
+        plans = {kind: network.without_tensors() for kind, network in networks.items()}
         del found, networks  # nothing refers to the file now: it is no longer mapped, and its pages are free
         model = _build(plans, arrays, provenance)
     from stylegan_jax import checkpoint
@@ -188,7 +178,7 @@ def _provenance(found: Source, names: list[str], networks: dict[str, Network]) -
     }
 
 
-def _build(plans: dict[str, Plan], arrays: dict[str, dict[str, np.ndarray]], provenance: dict) -> stylegan_jax.Model:
+def _build(plans: dict[str, Network], arrays: dict[str, dict[str, np.ndarray]], provenance: dict) -> stylegan_jax.Model:
     """Builds the model; `arrays` are JAX's afterwards, so that no array is held twice."""
     # These need JAX, which comes after the file was found good.
     from convert.building import build, build_generator, move_to_jax

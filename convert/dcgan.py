@@ -23,14 +23,14 @@ A `module.` in front (DataParallel) changes nothing; convolutions may have biase
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 
 import numpy as np
 
 from convert.errors import ConversionError, shown
+from convert.network import Network, check_claims
 from convert.rosinality_tables import scalar, transposed
-from convert.rules import Entry, Rule, Transform, check_shapes, constant_input, convolution, transfer, unchanged
+from convert.rules import Entry, Transform, check_shapes, constant_input, convolution, unchanged
 from convert.torchfile import Tensor, is_state_dict
 
 FORMAT = "state dict of a PyTorch DCGAN"
@@ -111,46 +111,21 @@ class Checkpoint:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Network:
-    """A network whose configuration and shapes were checked; `arrays` reads the values.
-
-    Attributes:
-      kind: `generator` or `discriminator`.
-      config: keyword arguments of our configuration class of that kind.
-      table: what the file must hold.
-      tensors: source name to tensor, without counters.
-      generated: shapes of our biases that the file does not hold, since other layers alone have one.
+class DcganNetwork(Network):
+    """A network of a DCGAN, without counters; `generated` are shapes of our biases that the file does not hold, since
+    other layers alone have one.
     """
 
-    kind: str
-    config: dict
-    table: tuple[Entry, ...]
-    tensors: dict[str, Tensor]
-    generated: dict[str, tuple[int, ...]]
-
-    @property
-    def family(self) -> str:
-        """The module of `stylegan_jax`."""
-        return "dcgan"
-
-    @property
-    def has_average(self) -> bool:
-        """Always true: w is z, whose mean is known."""
-        return True
+    generated: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def resolution(self) -> int:
+        """Height and width of images in pixels."""
         return 4 << len(self.config["widths"])
-
-    @property
-    def values(self) -> int:
-        """Number of stored values, buffers included."""
-        return sum(tensor.size for tensor in self.tensors.values())
 
     def arrays(self, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
         """Returns {our name: float32 array}; raises `ConversionError` with everything that is wrong."""
-        rules = [Rule(re.escape(e.source), e.destination, e.transform) for e in self.table]
-        arrays = transfer(self.tensors, rules, allow_nonfinite=allow_nonfinite)
+        arrays = super().arrays(allow_nonfinite=allow_nonfinite)
         negative = [n for n, array in arrays.items() if n.endswith("/variance") and (array < 0).any()]
         if negative:
             raise ConversionError(*(f"{name} holds negative variances" for name in negative))
@@ -264,8 +239,7 @@ def read_network(checkpoint: Checkpoint, name: str, *, file_size: int) -> Networ
         raise ConversionError(f"{name} is not there; the file holds {', '.join(checkpoint.present)}")
     tensors = checkpoint.networks[name]
     kind = "discriminator" if name == "D" else "generator"
-    if sum(tensor.size for tensor in tensors.values()) > file_size:
-        raise ConversionError(f"its tensors claim more values than the file has bytes ({file_size}); hostile file")
+    check_claims(tensors, file_size=file_size)
     problems = [f"{key} is empty: its shape is {tensor.shape}" for key, tensor in tensors.items() if not tensor.size]
     if problems:
         raise ConversionError(*problems)
@@ -274,4 +248,4 @@ def read_network(checkpoint: Checkpoint, name: str, *, file_size: int) -> Networ
     problems = check_shapes(kept, {entry.source: entry.shape for entry in entries})
     if problems:
         raise ConversionError(*problems)
-    return Network(kind, config, tuple(entries), kept, generated)
+    return DcganNetwork("dcgan", kind, config, kept, tuple(entries), generated=generated)

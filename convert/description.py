@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 
@@ -13,7 +14,9 @@ from convert.tensorflow_files import TensorflowNetwork, Variable
 from convert.torchfile import Tensor
 
 MOST_TENSORS = 20_000
+MOST_STEPS = 500_000
 DEEPEST = 24
+LONGEST_KEY = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +101,11 @@ SIGNATURES = (
 def tensors(tree: object) -> list[TensorFact]:
     """Returns every tensor in what a reader gave, by its path in the file; at most 20,000 of them."""
     found = []
-    for name, value in _walk(tree, "", 0, set()):
+    # A value shared at every level has more paths than could ever be walked, hence a limit for the walk too.
+    for name, value in itertools.islice(_walk(tree, "", ()), MOST_STEPS):
         if isinstance(value, Tensor):
             found.append(TensorFact(name, value.shape, value.dtype.removesuffix("Storage").lower()))
-        else:
+        elif isinstance(value, Variable):
             dtype = value.value.dtype.name if isinstance(value.value, Array) else "number"
             found.append(TensorFact(name, value.shape, dtype))
         if len(found) == MOST_TENSORS:
@@ -109,14 +113,11 @@ def tensors(tree: object) -> list[TensorFact]:
     return found
 
 
-def _walk(value: object, path: str, depth: int, above: set[int]) -> Iterator[tuple[str, Tensor | Variable]]:
-    if isinstance(value, Tensor | Variable):
-        yield path, value
-        return
-    if isinstance(value, Array):
-        yield path, Variable(value)
-        return
-    if depth > DEEPEST or id(value) in above:  # what holds itself has been listed
+def _walk(value: object, path: str, above: tuple[int, ...]) -> Iterator[tuple[str, object]]:
+    """Yields (path, value) for `value` and all below it, but for what holds itself; a tensor's value is a `Tensor` or a
+    `Variable`."""
+    yield path, Variable(value) if isinstance(value, Array) else value
+    if len(above) > DEEPEST or id(value) in above:
         return
     if isinstance(value, Module):
         inner = value.tensors | value.children
@@ -129,7 +130,8 @@ def _walk(value: object, path: str, depth: int, above: set[int]) -> Iterator[tup
     else:
         return
     for key, item in inner.items():
-        yield from _walk(item, f"{path}.{key}".lstrip("."), depth + 1, above | {id(value)})
+        # A long key would be repeated for everything below it.
+        yield from _walk(item, f"{path}.{str(key)[:LONGEST_KEY]}".lstrip("."), (*above, id(value)))
 
 
 def guess(facts: list[TensorFact]) -> tuple[str, str] | None:

@@ -5,16 +5,15 @@ configuration asks for, the table of names, and the arguments of the constructor
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from convert.errors import ConversionError
+from convert.network import Network, check_claims
 from convert.nvlabs_config import DEFAULT_TAPS, check_constants, discriminator_config, generator_config, normalised
-from convert.rules import Rule, check_shapes, convolution, dense, dense_after_4x4, image, transfer
+from convert.rules import Rule, check_shapes, convolution, dense, dense_after_4x4, image
 from convert.snapshot import Module, network_tensors, walk
-from convert.torchfile import Tensor
 
 DEFAULT_FILTER = normalised(DEFAULT_TAPS)
 GENERATOR_RULES = (
@@ -46,41 +45,16 @@ DISCRIMINATOR_RULES = (
 )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Network:
-    """A network whose configuration and shapes were checked; `arrays` reads the values.
+class TorchNetwork(Network):
+    """A StyleGAN2 network of a snapshot."""
 
-    Attributes:
-      kind: `generator` or `discriminator`.
-      config: keyword arguments of our configuration class of that kind.
-      tensors: source name to tensor.
-      family: always `stylegan2`.
-      has_average: the file holds the mean of w, or the network has none.
-    """
-
-    kind: str
-    config: dict
-    tensors: dict[str, Tensor]
-    family: str = "stylegan2"
-    has_average: bool = True
-
-    @property
-    def resolution(self) -> int:
-        return 2 << len(self.config["widths"])
-
-    @property
-    def values(self) -> int:
-        """Number of stored values, buffers included."""
-        return sum(tensor.size for tensor in self.tensors.values())
-
-    def notes(self) -> dict[str, str]:
-        """Returns what provenance should say of arrays that the file does not hold: nothing."""
-        return {}
+    def rules(self) -> tuple[Rule, ...]:
+        """Returns the table of its kind."""
+        return GENERATOR_RULES if self.kind == "generator" else DISCRIMINATOR_RULES
 
     def arrays(self, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
         """Returns {our name: float32 array}; raises `ConversionError` with everything that is wrong."""
-        rules = GENERATOR_RULES if self.kind == "generator" else DISCRIMINATOR_RULES
-        arrays = transfer(self.tensors, rules, allow_nonfinite=allow_nonfinite)
+        arrays = super().arrays(allow_nonfinite=allow_nonfinite)
         name = "synthesis/resample_filter" if self.kind == "generator" else "resample_filter"
         wanted = normalised(self.config["resample_filter"])
         # Loose enough for a filter stored in half precision; another set of taps differs by far more.
@@ -109,18 +83,16 @@ def read_network(root: Module, *, kind: str, file_size: int) -> Network:
     wanted = {"generator": "synthesis", "discriminator": "b4"}[kind]
     if wanted not in modules:
         raise ConversionError(f"a {root.class_name} without {wanted}: expected a StyleGAN2 {kind}")
-    if sum(tensor.size for tensor in tensors.values()) > file_size:
-        raise ConversionError(f"its tensors claim more values than the file has bytes ({file_size}); hostile file")
+    check_claims(tensors, file_size=file_size)
     describe, shapes = {
         "generator": (generator_config, generator_shapes),
         "discriminator": (discriminator_config, discriminator_shapes),
     }[kind]
     config = describe(modules, tensors)
     problems = check_shapes(tensors, shapes(config)) + check_constants(modules)
-    problems += [f"{name} is empty: its shape is {tensor.shape}" for name, tensor in tensors.items() if not tensor.size]
     if problems:
         raise ConversionError(*problems)
-    return Network(kind, config, tensors)
+    return TorchNetwork("stylegan2", kind, config, tensors)
 
 
 def generator_shapes(config: Mapping) -> dict[str, tuple[int, ...]]:

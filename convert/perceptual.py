@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convert.errors import ConversionError, concerning, shown
-from convert.rules import Entry, Rule, check_shapes, convolution, transfer, unchanged
+from convert.rules import Entry, check_shapes, convolution, transfer, unchanged
 from convert.torch_legacy import read_torch_file
 from convert.torchfile import Tensor
 
@@ -209,7 +209,7 @@ def _transfer(tensors: Tensors, entries: Iterable[Entry]) -> dict[str, np.ndarra
     problems = check_shapes(tensors, {entry.source: entry.shape for entry in entries})
     if problems:
         raise ConversionError(*problems)
-    return transfer(tensors, [Rule(re.escape(e.source), e.destination, e.transform) for e in entries])
+    return transfer(tensors, [entry.rule for entry in entries])
 
 
 def _entries(network: str, config: Mapping[str, Any], rename: Callable[[str], str]) -> list[Entry]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from convert.errors import ConversionError, shown
+from convert.network import Network, check_claims
 from convert.rosinality_tables import (
     AVERAGE,
     stylegan1_discriminator,
@@ -22,7 +23,7 @@ from convert.rosinality_tables import (
     stylegan2_discriminator,
     stylegan2_generator,
 )
-from convert.rules import Entry, Rule, check_shapes, transfer
+from convert.rules import Entry, check_shapes
 from convert.torchfile import Tensor, is_state_dict
 
 NAMES = {"G": ("g", "generator"), "G_ema": ("g_ema", "g_running"), "D": ("d", "discriminator")}
@@ -59,46 +60,17 @@ class Checkpoint:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Network:
-    """A network whose configuration and shapes were checked; `arrays` reads the values.
+class RosinalityNetwork(Network):
+    """A network of this code; `generated` are our names of arrays that the file does not hold."""
 
-    Attributes:
-      family: `stylegan1` or `stylegan2`.
-      kind: `generator` or `discriminator`.
-      config: keyword arguments of our configuration class of that family and kind.
-      table: what the file must hold.
-      tensors: source name to tensor.
-      generated: our names of arrays that the file does not hold.
-    """
-
-    family: str
-    kind: str
-    config: dict
-    table: tuple[Entry, ...]
-    tensors: dict[str, Tensor]
     generated: tuple[str, ...] = ()
-
-    @property
-    def resolution(self) -> int:
-        return 2 << len(self.config["widths"])
-
-    @property
-    def values(self) -> int:
-        """Number of stored values, buffers included."""
-        return sum(tensor.size for tensor in self.tensors.values())
-
-    @property
-    def has_average(self) -> bool:
-        """Whether the file knows the mean of w; otherwise it is estimated."""
-        return self.kind == "generator" and "mapping/w_avg" not in self.generated
 
     def arrays(self, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
         """Returns {our name: float32 array}; raises `ConversionError` with everything that is wrong.
 
         Noise maps that the file does not hold are normal ones of a fixed seed, a missing mean of w is zero.
         """
-        rules = [Rule(re.escape(e.source), e.destination, e.transform, e.shared) for e in self.table]
-        arrays = transfer(self.tensors, rules, allow_nonfinite=allow_nonfinite)
+        arrays = super().arrays(allow_nonfinite=allow_nonfinite)
         problems = [_unlike(entry, self.tensors[entry.source]) for entry in self.table if entry.constant is not None]
         if any(problems):
             raise ConversionError(*filter(None, problems))
@@ -194,8 +166,7 @@ def read_network(checkpoint: Checkpoint, name: str, *, file_size: int, step: int
     if name not in checkpoint.networks:
         raise ConversionError(f"{name} is not there; the file holds {', '.join(checkpoint.present)}")
     tensors = dict(checkpoint.networks[name])
-    if sum(tensor.size for tensor in tensors.values()) > file_size:
-        raise ConversionError(f"its tensors claim more values than the file has bytes ({file_size}); hostile file")
+    check_claims(tensors, file_size=file_size)
     family, kind = _identity(name, tensors)
     if family == "stylegan2" and step is not None:
         raise ConversionError("step belongs to StyleGAN1, whose files do not say which one was trained")
@@ -208,7 +179,14 @@ def read_network(checkpoint: Checkpoint, name: str, *, file_size: int, step: int
         describe = stylegan2_generator if kind == "generator" else stylegan2_discriminator
         config, entries, generated = describe(tensors)
     problems = check_shapes(tensors, {entry.source: entry.shape for entry in entries})
-    problems += [f"{key} is empty: its shape is {tensor.shape}" for key, tensor in tensors.items() if not tensor.size]
     if problems:
         raise ConversionError(*problems)
-    return Network(family, kind, config, tuple(entries), tensors, tuple(generated))
+    return RosinalityNetwork(
+        family,
+        kind,
+        config,
+        tensors,
+        tuple(entries),
+        has_average=kind == "generator" and "mapping/w_avg" not in generated,
+        generated=tuple(generated),
+    )

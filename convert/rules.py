@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 
 from convert.errors import ConversionError, shown
-from convert.torchfile import Tensor
 
 Transform = Callable[[np.ndarray], np.ndarray]
 
@@ -92,6 +92,21 @@ class Rule:
     dropped: np.ndarray | None = None
 
 
+class Stored(Protocol):
+    """A tensor or variable that lies in a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+
+    def read(self) -> np.ndarray:
+        """Returns the values as a new C-contiguous float32 array."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """One tensor of a file: its name and shape, our name (None: not needed), the change of layout, and `Rule.shared`.
@@ -105,6 +120,11 @@ class Entry:
     transform: Transform = unchanged
     shared: bool = False
     constant: np.ndarray | None = None
+
+    @property
+    def rule(self) -> Rule:
+        """The line of a table for this name alone."""
+        return Rule(re.escape(self.source), self.destination, self.transform, self.shared)
 
 
 def assign(names: Iterable[str], rules: Iterable[Rule]) -> dict[str, tuple[Rule, str | None]]:
@@ -137,18 +157,19 @@ def assign(names: Iterable[str], rules: Iterable[Rule]) -> dict[str, tuple[Rule,
     return assigned
 
 
-def check_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Returns one line for every tensor that is missing, unexpected or of another shape than `expected` says."""
+def check_shapes(tensors: Mapping[str, Stored], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Returns a line for every tensor that is missing, unexpected, empty or of another shape than `expected` says."""
     problems = [f"{name} is missing" for name in expected if name not in tensors]
     problems += [f"{name} is unexpected" for name in tensors if name not in expected]
     for name in expected.keys() & tensors.keys():
         if tensors[name].shape != expected[name]:
             problems.append(f"{name} has shape {shown(tensors[name].shape)}, expected {shown(expected[name])}")
+    problems += [f"{name} is empty: its shape is {tensor.shape}" for name, tensor in tensors.items() if not tensor.size]
     return sorted(problems)
 
 
 def transfer(
-    tensors: Mapping[str, Tensor], rules: Iterable[Rule], *, allow_nonfinite: bool = False
+    tensors: Mapping[str, Stored], rules: Iterable[Rule], *, allow_nonfinite: bool = False
 ) -> dict[str, np.ndarray]:
     """Reads every tensor and lays it out as our networks want it.
 

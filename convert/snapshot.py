@@ -8,16 +8,15 @@ A snapshot of stylegan2-ada-pytorch or stylegan3 is one pickled dictionary: `G`,
 from __future__ import annotations
 
 import dataclasses
-import mmap
 import os
 import re
-import stat
 from collections.abc import Iterator
 
 from convert.errors import ConversionError, shown
+from convert.mapped_file import file_sha256, map_file
 from convert.numpyfile import numpy_globals
 from convert.tensorflow_files import tensorflow_globals
-from convert.torchfile import Tensor, file_sha256, torch_globals
+from convert.torchfile import Tensor, torch_globals
 from convert.unpickle import Call, Names, Work, read_pickle
 
 NETWORKS = ("G", "D", "G_ema")
@@ -191,17 +190,7 @@ def as_snapshot(file: PickleFile) -> Snapshot:
 
 
 def _open(path: str) -> memoryview:
-    try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ConversionError("not a file; the source is one checkpoint file")
-            if status.st_size == 0:
-                raise ConversionError("the file is empty")
-            # A private read-only mapping: what is not looked at is not loaded.
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except OSError as error:
-        raise ConversionError(f"cannot be read: {error.strerror or error}") from error
+    data = map_file(path)
     head = bytes(data[:32])
     for start, kind in _TEXT_HEADS.items():
         if head.startswith(start):

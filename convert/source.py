@@ -6,12 +6,10 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from typing import Protocol
-
-import numpy as np
 
 from convert import dcgan, nvlabs, rosinality, stylegan3, tensorflow
 from convert.errors import ConversionError
+from convert.network import Network
 from convert.snapshot import PickleFile, Snapshot, as_snapshot, read_pickle_file
 from convert.tensorflow_files import is_tensorflow, recognise
 from convert.torch_legacy import TorchFile, is_torch_file, read_torch_file
@@ -21,28 +19,6 @@ NVLABS_LICENCE = (
     "Written by NVIDIA's StyleGAN code. Networks that NVIDIA published are for non-commercial use only (NVIDIA Source "
     "Code License); the converted weights keep the licence of this file."
 )
-
-
-class Network(Protocol):
-    """A network of a file whose configuration and shapes were checked.
-
-    `family` is a module of `stylegan_jax`, `kind` is `generator` or `discriminator`, `config` holds the arguments of
-    that module's configuration of that kind, `has_average` says whether a mean of w need not be estimated, `resolution`
-    is in pixels, and `values` counts the stored numbers.
-    """
-
-    family: str
-    kind: str
-    config: dict
-    has_average: bool
-    resolution: int
-    values: int
-
-    def arrays(self, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
-        """Returns {our name: float32 array}; raises `ConversionError` with everything that is wrong."""
-
-    def notes(self) -> dict[str, str]:
-        """Returns what provenance should say of arrays that the file does not hold."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

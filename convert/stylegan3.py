@@ -7,7 +7,6 @@ constructor's arguments that modules keep; what a layer says of itself must foll
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -15,9 +14,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from convert.errors import ConversionError, shown
+from convert.network import Network, check_claims
 from convert.numpyfile import Array
 from convert.nvlabs import channel_arguments
-from convert.rules import Rule, check_shapes, convolution, dense, transfer
+from convert.rules import Rule, check_shapes, convolution, dense
 from convert.snapshot import Module, network_tensors, walk
 from convert.torchfile import Tensor
 
@@ -46,39 +46,17 @@ ARGUMENTS = {
 _LAYER = re.compile(r"synthesis\.(L(\d{1,4})_\d{1,8}_\d{1,8})", re.ASCII)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Network:
-    """A StyleGAN3 generator whose configuration and shapes were checked; `arrays` reads the values.
-
-    Attributes:
-      config: keyword arguments of `stylegan_jax.stylegan3.GeneratorConfig`.
-      tensors: source name to tensor.
-      kind, family: what it is.
-      has_average: the file holds the mean of w, or the network has none.
-    """
-
-    config: dict
-    tensors: dict[str, Tensor]
-    kind: str = "generator"
-    family: str = "stylegan3"
-    has_average: bool = True
+class Stylegan3Network(Network):
+    """A StyleGAN3 generator of a snapshot."""
 
     @property
     def resolution(self) -> int:
+        """Height and width of images in pixels."""
         return self.config["resolution"]
 
-    @property
-    def values(self) -> int:
-        """Number of stored values, buffers included."""
-        return sum(tensor.size for tensor in self.tensors.values())
-
-    def notes(self) -> dict[str, str]:
-        """Returns what provenance should say of arrays that the file does not hold: nothing."""
-        return {}
-
-    def arrays(self, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
-        """Returns {our name: float32 array}; raises `ConversionError` with everything that is wrong."""
-        return transfer(self.tensors, RULES, allow_nonfinite=allow_nonfinite)
+    def rules(self) -> tuple[Rule, ...]:
+        """Returns the table."""
+        return RULES
 
 
 def is_stylegan3(root: Module) -> bool:
@@ -105,15 +83,13 @@ def read_network(root: Module, *, file_size: int) -> Network:
     missing = [name for name in ("mapping", "synthesis", "synthesis.input") if name not in modules]
     if missing:
         raise ConversionError(f"a StyleGAN3 {root.class_name} without {', '.join(missing)}")
-    if sum(tensor.size for tensor in tensors.values()) > file_size:
-        raise ConversionError(f"its tensors claim more values than the file has bytes ({file_size}); hostile file")
+    check_claims(tensors, file_size=file_size)
     config = generator_config(modules, tensors)
     layers = layer_attributes(config)
     problems = check_shapes(tensors, generator_shapes(config, layers)) + _contradictions(modules, config, layers)
-    problems += [f"{name} is empty: its shape is {tensor.shape}" for name, tensor in tensors.items() if not tensor.size]
     if problems:
         raise ConversionError(*problems)
-    return Network(config, tensors)
+    return Stylegan3Network("stylegan3", "generator", config, tensors)
 
 
 def generator_config(modules: Mapping[str, Module], tensors: Mapping[str, Tensor]) -> dict:

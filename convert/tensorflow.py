@@ -8,25 +8,23 @@ arguments that repeat a size must agree with it. Weights lie as ours do, `[kh, k
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 
 import numpy as np
 
 from convert import tensorflow_stylegan1
 from convert.errors import ConversionError
+from convert.network import Network, check_claims
 from convert.nvlabs_config import normalised
 from convert.rules import (
     Entry,
-    Rule,
     check_shapes,
     constant_input,
     noise_map,
-    transfer,
     unchanged,
 )
 from convert.tensorflow_config import Variables, discriminator_config, generator_config
-from convert.tensorflow_files import Checkpoint, TensorflowNetwork, Variable, dense_4x4, flipped, identity
+from convert.tensorflow_files import Checkpoint, TensorflowNetwork, dense_4x4, flipped, identity
 
 FORMAT = "TensorFlow pickle of NVIDIA's code"
 LICENCE = (
@@ -37,42 +35,16 @@ STYLEGAN2_VERSION = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Network:
-    """A network whose configuration and shapes were checked; `arrays` reads the values.
+class TensorflowModel(Network):
+    """A StyleGAN1 or StyleGAN2 network of a pickle; `assumed` is what the file leaves to the code, by name."""
 
-    Attributes:
-      family: `stylegan2` or `stylegan1_tensorflow`.
-      kind: `generator` or `discriminator`.
-      config: keyword arguments of our configuration class of that kind.
-      variables: source name to variable.
-      table: what the file must hold.
-      assumed: what the file leaves to the code, by the name in `config`.
-      has_average: the file holds the mean of w, as every one does.
-    """
-
-    family: str
-    kind: str
-    config: dict
-    variables: dict[str, Variable]
-    table: tuple[Entry, ...]
     assumed: dict[str, str] = dataclasses.field(default_factory=dict)
-    has_average: bool = True
-
-    @property
-    def resolution(self) -> int:
-        return 2 << len(self.config["widths"])
-
-    @property
-    def values(self) -> int:
-        """Number of stored values, buffers included."""
-        return sum(variable.size for variable in self.variables.values())
 
     def arrays(self, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
         """Returns {our name: float32 array}; raises `ConversionError` with everything that is wrong."""
-        rules = [Rule(re.escape(entry.source), entry.destination, entry.transform) for entry in self.table]
-        arrays = transfer(self.variables, rules, allow_nonfinite=allow_nonfinite)
+        arrays = super().arrays(allow_nonfinite=allow_nonfinite)
         if self.family != "stylegan2":
-            tensorflow_stylegan1.check_grown(self.variables)
+            tensorflow_stylegan1.check_grown(self.tensors)
             return arrays
         place = "synthesis/" if self.kind == "generator" else ""
         return arrays | {f"{place}resample_filter": normalised(self.config["resample_filter"])}
@@ -101,8 +73,7 @@ def read_network(checkpoint: Checkpoint, name: str, *, file_size: int) -> Networ
         raise ConversionError(f"{name} is not there; the file holds {', '.join(checkpoint.present)}")
     network = checkpoint.networks[name]
     variables = network.variables()
-    if sum(variable.size for variable in variables.values()) > file_size:
-        raise ConversionError(f"its variables claim more values than the file has bytes ({file_size}); hostile file")
+    check_claims(variables, file_size=file_size, called="variables")
     family, kind = identity(variables)
     if kind != ("discriminator" if name == "D" else "generator"):
         raise ConversionError(f"{name} is a {kind}")
@@ -111,10 +82,9 @@ def read_network(checkpoint: Checkpoint, name: str, *, file_size: int) -> Networ
     else:
         config, assumed, table = _describe(network, variables, kind=kind)
     problems = check_shapes(variables, {entry.source: entry.shape for entry in table})
-    problems += [f"{key} is empty: its shape is {value.shape}" for key, value in variables.items() if not value.size]
     if problems:
         raise ConversionError(*problems)
-    return Network(family, kind, config, variables, tuple(table), assumed)
+    return TensorflowModel(family, kind, config, variables, tuple(table), assumed=assumed)
 
 
 def _describe(

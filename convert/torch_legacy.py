@@ -9,20 +9,19 @@ values with `Tensor`s in it; `argparse.Namespace` and `OrderedDict` become dicti
 from __future__ import annotations
 
 import dataclasses
-import mmap
 import os
 import stat
 import zipfile
 from collections.abc import Callable
 
 from convert.errors import ConversionError, shown
+from convert.mapped_file import file_sha256, map_file
 from convert.torchfile import (
     LEGACY_HEAD,
     LEGACY_VERSION,
     STORAGE_TYPES,
     Storage,
     StorageType,
-    file_sha256,
     torch_globals,
 )
 from convert.unpickle import Call, Stateful, Work, read_pickle
@@ -68,15 +67,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> TorchFile:
       ConversionError: no such file, another format, damage, or content that is not allowed.
     """
     path = os.fspath(path)
-    try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConversionError("not a file; the source is one checkpoint file")
-            if not os.fstat(file.fileno()).st_size:
-                raise ConversionError("the file is empty")
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except OSError as error:
-        raise ConversionError(f"cannot be read: {error.strerror or error}") from error
+    data = map_file(path)
     head = bytes(data[: len(LEGACY_HEAD)])
     if head.startswith(ZIP_HEAD):
         tree = _read_zip(path, data)
@@ -230,7 +221,8 @@ def _read_legacy(data: memoryview) -> object:
 
     _, length = _read_object(data[position:], work=work, storage=claim)
     keys, tail = read_pickle(data, {}, work=work, start=position + length)
-    if not isinstance(keys, list) or set(map(str, keys)) != set(claims) or len(keys) != len(claims):
+    named = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not named or set(keys) != set(claims) or len(keys) != len(claims):
         raise ConversionError("the list of storages is not that of the object; the file is damaged")
     storages = {}
     for key in keys:

@@ -8,9 +8,7 @@ An NVlabs snapshot holds every storage as the bytes of a small file of its own, 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
-import mmap
 import re
 from collections.abc import Callable
 
@@ -24,20 +22,6 @@ LEGACY_HEAD = b"\x80\x02\x8a\x0a" + MAGIC.to_bytes(10, "little") + b"."
 LEGACY_VERSION = 1001
 MOST_DIMENSIONS = 8
 _MEMBER = re.compile(r"[A-Za-z0-9_.]{1,200}")
-HASHED_AT_ONCE = 1 << 24  # bytes, a multiple of every page size
-
-
-def file_sha256(mapped: mmap.mmap) -> str:
-    """Returns the sha256 of a mapped file, hexadecimal; what was read for it does not stay in memory."""
-    digest = hashlib.sha256()
-    with memoryview(mapped) as data:
-        for begin in range(0, len(data), HASHED_AT_ONCE):
-            part = data[begin : begin + HASHED_AT_ONCE]
-            digest.update(part)
-            if hasattr(mmap, "MADV_DONTNEED"):  # not on every system
-                mapped.madvise(mmap.MADV_DONTNEED, begin, len(part))
-            part.release()
-    return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convert.errors import MOST_SHOWN, ConversionError, concerning, shown
+from convert.network import Network
 from convert.reference import NOISE_MODES, Reference, read_reference
-from convert.source import Network, Source, read_source
+from convert.source import Source, read_source
 
 if TYPE_CHECKING:
     import stylegan_jax

@@ -7,6 +7,7 @@ import pytest
 
 from convert.description import SIGNATURES, TensorFact, guess, tensors
 from convert.snapshot import Module, read_pickle_file
+from convert.tensorflow_files import Variable
 from convert.torch_legacy import is_torch_file, read_torch_file
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -75,7 +76,15 @@ def test_nothing_is_guessed_without_a_reason():
     assert len({signature.kind for signature in SIGNATURES}) == len(SIGNATURES)
 
 
-def test_what_holds_itself_is_listed_once():
+def test_the_walk_ends():
+    """A file that holds itself, or one value twice at each of many levels."""
+    shared = {}
+    for _ in range(40):
+        shared = {"a": shared, "b": shared}
+    assert tensors(shared) == []
+    number = Variable(0.5)
+    facts = tensors({"k" * 10**6: {str(i): number for i in range(30_000)}})
+    assert len(facts) == 20_000 and max(len(fact.name) for fact in facts) < 300
     tree = {"a": [1, "b"]}
     tree["a"].append(tree)
     module = Module("M", {"_parameters": {}, "_buffers": {}, "_modules": {}})

@@ -11,7 +11,7 @@ import pytest
 
 import stylegan_jax as sg
 from convert import rosinality
-from convert.rules import Rule, assign
+from convert.rules import assign
 from convert.state_dict import LAYOUTS
 from convert.torchfile import STORAGE_TYPES, Storage, Tensor
 from stylegan_jax import parameters, stylegan3
@@ -95,8 +95,7 @@ def test_rosinality(name, key):
     tree = {place.get(key, "g_ema" if key == "G_ema" else "d"): {k: shaped(v) for k, v in published.items()}}
     step = 8 if name.endswith("stylegan1") else None
     network = rosinality.read_network(rosinality.recognise(tree), key, file_size=10**9, step=step)
-    rules = [Rule(f"{e.source}".replace(".", r"\."), e.destination, e.transform, e.shared) for e in network.table]
-    found = filled({k: tuple(v) for k, v in published.items()}, rules)
+    found = filled({k: tuple(v) for k, v in published.items()}, network.rules())
     expected = target(f"{network.family}.{network.kind.capitalize()}", network.config)
     assert found == {k: v for k, v in expected.items() if k not in network.generated}
     assert set(network.generated) <= set(expected)

@@ -214,7 +214,7 @@ def test_tables_fill_our_networks(architecture, kind, c_dim):
     tabulate = tensorflow.generator_table if kind == "generator" else tensorflow.discriminator_table
     table = tuple(tabulate(config, {}))
     stored = network({entry.source: entry.shape for entry in table}).variables()
-    found = tensorflow.Network("stylegan2", kind, config, stored, table).arrays()
+    found = tensorflow.TensorflowModel("stylegan2", kind, config, stored, table).arrays()
     held = parameters.abstract(network_class, config_class(**config))
     assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in held.items()}
 
@@ -463,7 +463,7 @@ def test_stylegan1_is_described(version):
         assert (found.family, found.kind, found.resolution) == ("stylegan1_tensorflow", kind, 8)
         assert found.config == expected[kind] and found.has_average
         assert "no output of NVIDIA's own code" in found.notes()["verification"]
-        assert {entry.source for entry in found.table} == set(found.variables)
+        assert {entry.source for entry in found.table} == set(found.tensors)
         config = getattr(stylegan1_tensorflow, f"{kind.capitalize()}Config")(**found.config)
         held = parameters.abstract(getattr(stylegan1_tensorflow, kind.capitalize()), config)
         assert {k: v.shape for k, v in found.arrays().items()} == {k: v.shape for k, v in held.items()}

@@ -13,7 +13,7 @@ import pytest
 
 from convert import ConversionError, rosinality
 from convert.torch_legacy import is_torch_file, read_torch_file
-from convert.torchfile import Tensor
+from convert.torchfile import LEGACY_VERSION, MAGIC, Tensor
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
@@ -139,6 +139,20 @@ def test_old_files_cut_or_changed(tmp_path):
         (tmp_path / "a.model").write_bytes(changed)
         with pytest.raises(ConversionError, match=reason):
             read_torch_file(tmp_path / "a.model")
+
+
+@pytest.mark.parametrize("keys", [[0], [["0"]], ["0", "0"], "0", {"0": 1}])
+def test_storages_are_listed_by_their_names(keys, tmp_path):
+    """A number in place of a name that looks the same is no name."""
+    storage = b"\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01NtQ."
+    head = [pickle.dumps(value, 2) for value in (MAGIC, LEGACY_VERSION, {"little_endian": True})]
+    tail = (1).to_bytes(8, "little") + b"\0\0\x80?"
+    path = tmp_path / "a.pt"
+    path.write_bytes(b"".join([*head, storage, pickle.dumps(["0"], 2), tail]))
+    assert read_torch_file(path).tree.numel == 1
+    path.write_bytes(b"".join([*head, storage, pickle.dumps(keys, 2), tail]))
+    with pytest.raises(ConversionError, match="the list of storages is not that of the object"):
+        read_torch_file(path)
 
 
 def test_reading_needs_no_jax():
