@@ -13,6 +13,7 @@ Bounds, whatever the bytes say:
 
 from __future__ import annotations
 
+import abc
 import pickle
 import struct
 from collections.abc import Callable, Mapping
@@ -58,12 +59,12 @@ class Names(list):
         return self
 
 
-class Stateful:
+class Stateful(abc.ABC):
     """A stand-in that may be given a state by the file after its making."""
 
+    @abc.abstractmethod
     def set_state(self, state: object) -> None:
         """Checks and takes over `state`."""
-        raise NotImplementedError
 
 
 def read_pickle(

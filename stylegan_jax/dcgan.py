@@ -291,6 +291,11 @@ class Generator(generator.StyleGenerator):
         self.mapping = IdentityMapping(config.z_dim)
         self.synthesis = Synthesis(config, rngs=rngs)
 
+    def known_w_statistics(self) -> generator.WStatistics:
+        """Returns mean 0 and unit covariance: w is z."""
+        dtype, size = self.synthesis.b4.weight.dtype, self.config.z_dim
+        return generator.WStatistics(jnp.zeros(size, dtype), jnp.eye(size, dtype=dtype))
+
     def map(
         self, z: Array, c: Array | None = None, *, truncation_psi: float = 1.0, truncation_cutoff: int | None = None
     ) -> Array:

@@ -2,13 +2,56 @@
 """What all style-based generators share: latents go through a mapping network, and its `ws` through synthesis."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from stylegan_jax import mapping, parameters
+
+
+class Pyramid:
+    """What follows from `widths`, the channels at 4, 8, ..., resolution; configurations with that field inherit it."""
+
+    widths: tuple[int, ...]
+
+    @property
+    def resolution(self) -> int:
+        """Image height and width in pixels."""
+        return 2 << len(self.widths)
+
+    @property
+    def activations(self) -> int:
+        """Number of values in the outputs of all blocks for one image."""
+        return sum((4 << i) ** 2 * width for i, width in enumerate(self.widths))
+
+    @property
+    def num_ws(self) -> int:
+        """Number of latents that a synthesis network takes, two for a block: `2 log2(resolution) - 2`."""
+        return 2 * len(self.widths)
+
+
+class WStatistics(NamedTuple):
+    """Mean `[w_dim]` and covariance `[w_dim, w_dim]` of `w = mapping(z)` for normal `z`."""
+
+    mean: Array
+    covariance: Array
+
+    def whitening(self, *, floor: float = 1e-3) -> Array:
+        """Returns `A` `[w_dim, w_dim]` with `A.T @ (w - mean)` of unit covariance.
+
+        Directions whose variance is below `floor` times the largest are treated as having that much, so that a nearly
+        singular covariance does not blow up.
+        """
+        return _whitening(self.covariance, floor)
+
+
+@jax.jit
+def _whitening(covariance: Array, floor: float) -> Array:
+    values, vectors = jnp.linalg.eigh(covariance)
+    return vectors * jax.lax.rsqrt(jnp.maximum(values, floor * values[-1]))[None, :]
 
 
 class StyleGenerator(nnx.Module):
@@ -31,6 +74,10 @@ class StyleGenerator(nnx.Module):
     def resolution(self) -> int:
         """Image height and width in pixels."""
         return self.config.resolution
+
+    def known_w_statistics(self) -> WStatistics | None:
+        """Returns mean and covariance of W where they are known without sampling, otherwise None."""
+        return None
 
     def map(
         self, z: Array, c: Array | None = None, *, truncation_psi: float = 1.0, truncation_cutoff: int | None = None

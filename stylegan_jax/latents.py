@@ -6,37 +6,17 @@ A variable describes one image: Z `[z_dim]`, W `[w_dim]` (one latent for all lay
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from stylegan_jax import dcgan, generator
+from stylegan_jax import generator
 
 Generator = generator.StyleGenerator
-
-
-@jax.jit
-def _whitening(covariance: Array, floor: float) -> Array:
-    values, vectors = jnp.linalg.eigh(covariance)
-    return vectors * jax.lax.rsqrt(jnp.maximum(values, floor * values[-1]))[None, :]
-
-
-class WStatistics(NamedTuple):
-    """Mean `[w_dim]` and covariance `[w_dim, w_dim]` of `w = mapping(z)` for normal `z`."""
-
-    mean: Array
-    covariance: Array
-
-    def whitening(self, *, floor: float = 1e-3) -> Array:
-        """Returns `A` `[w_dim, w_dim]` with `A.T @ (w - mean)` of unit covariance.
-
-        Directions whose variance is below `floor` times the largest are treated as having that much, so that a nearly
-        singular covariance does not blow up.
-        """
-        return _whitening(self.covariance, floor)
+WStatistics = generator.WStatistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +84,9 @@ def estimate_w_statistics(key: Array, generator: Generator, *, samples: int = 10
     """
     if samples < 2:
         raise ValueError(f"statistics of W need at least 2 samples, got {samples}")
-    mapping = generator.mapping
-    if isinstance(mapping, dcgan.IdentityMapping):
-        dtype = generator.synthesis.b4.weight.dtype
-        return WStatistics(jnp.zeros(mapping.w_dim, dtype), jnp.eye(mapping.w_dim, dtype=dtype))
+    known, mapping = generator.known_w_statistics(), generator.mapping
+    if known is not None:
+        return known
     dtype = mapping.fc0.weight.dtype
     z_key, c_key = jax.random.split(key)
     z = jax.random.normal(z_key, (samples, mapping.z_dim), dtype)

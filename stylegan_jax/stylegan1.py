@@ -19,6 +19,7 @@ from flax import nnx
 from jax import Array
 
 from stylegan_jax import generator, layers, parameters
+from stylegan_jax import noise as _noise
 from stylegan_jax.ops import convolution, minibatch, resample
 
 BLUR = resample.make_filter((1, 2, 1))
@@ -32,7 +33,7 @@ def _check_widths(widths: tuple[int, ...]) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
+class GeneratorConfig(generator.Pyramid):
     """What determines a generator's function beside its weights.
 
     `widths` are the channels at 4, 8, ..., resolution; up-convolutions of blocks of at least `quarter_from` pixels are
@@ -49,11 +50,6 @@ class GeneratorConfig:
         _check_widths(self.widths)
 
     @property
-    def resolution(self) -> int:
-        """Image height and width in pixels."""
-        return 2 << len(self.widths)
-
-    @property
     def w_dim(self) -> int:
         """Width of an intermediate latent, here always that of z."""
         return self.z_dim
@@ -63,19 +59,9 @@ class GeneratorConfig:
         """Number of labels: 0, these networks are unconditional."""
         return 0
 
-    @property
-    def activations(self) -> int:
-        """Number of values in the outputs of all blocks for one image."""
-        return sum((4 << i) ** 2 * width for i, width in enumerate(self.widths))
-
-    @property
-    def num_ws(self) -> int:
-        """Number of latents that the synthesis network takes, two for a block: `2 log2(resolution) - 2`."""
-        return 2 * len(self.widths)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(generator.Pyramid):
     """What determines a discriminator's function beside its weights; see `GeneratorConfig`.
 
     `from_rgb_activation` puts a leaky ReLU behind the layers that read images. Networks are trained either with or
@@ -88,11 +74,6 @@ class DiscriminatorConfig:
 
     def __post_init__(self):
         _check_widths(self.widths)
-
-    @property
-    def resolution(self) -> int:
-        """Image height and width in pixels."""
-        return 2 << len(self.widths)
 
     @property
     def c_dim(self) -> int:
@@ -256,31 +237,8 @@ class Synthesis(nnx.Module):
         return {f"b{4 << i}": (4 << i, 4 << i) for i in range(len(self.config.widths))}
 
     def noise_maps(self, noise: str | Array | Mapping[str, Array], n: int, dtype: jnp.dtype) -> dict[str, Array]:
-        """Returns the noise map `[n or 1, r, r]` of every block that gets one.
-
-        Args:
-            noise: "const" (the stored maps), "none", a key (fresh normal maps for each of `n` samples), or the maps
-                themselves, `{"b8": [n, 8, 8], ...}`; blocks left out get none.
-            n: number of samples.
-            dtype: of random maps.
-        """
-        shapes = self.noise_shapes()
-        if isinstance(noise, Mapping):
-            unknown = sorted(set(noise) - set(shapes))
-            if unknown:
-                raise ValueError(f"no noise input at {', '.join(unknown)}; there is {', '.join(shapes)}")
-            wrong = [name for name in noise if noise[name].ndim != 3 or noise[name].shape[1:] != shapes[name]]
-            if wrong:
-                size = shapes[wrong[0]][0]
-                raise ValueError(f"noise {wrong[0]} must be [n, {size}, {size}], got {list(noise[wrong[0]].shape)}")
-            return dict(noise)
-        if isinstance(noise, str):
-            if noise not in ("const", "none"):
-                raise ValueError(f'noise must be "const", "none", a key or a dict of maps, got {noise!r}')
-            stored = {} if noise == "none" else dict(self.blocks())
-            return {name: block.noise_const[...][None].astype(dtype) for name, block in stored.items()}
-        keys = jax.random.split(noise, len(shapes))
-        return {name: jax.random.normal(keys[i], (n, *shape), dtype) for i, (name, shape) in enumerate(shapes.items())}
+        """Returns the map of every block with noise, `{"b8": [n or 1, 8, 8], ...}`, see `noise.maps`."""
+        return _noise.maps(noise, dict(self.blocks()), n, dtype)
 
     def __call__(
         self,

@@ -23,6 +23,7 @@ from flax import nnx
 from jax import Array
 
 from stylegan_jax import generator, layers, parameters, stylegan1
+from stylegan_jax import noise as _noise
 from stylegan_jax.ops import convolution, minibatch, resample
 
 INSTANCE_EPSILON = 1e-8
@@ -34,7 +35,7 @@ def _check_widths(widths: tuple[int, ...]) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
+class GeneratorConfig(generator.Pyramid):
     """What determines a generator's function beside its weights.
 
     `widths` are the channels at 4, 8, ..., resolution; `layer_features`, the width inside the mapping, defaults to
@@ -53,24 +54,9 @@ class GeneratorConfig:
     def __post_init__(self):
         _check_widths(self.widths)
 
-    @property
-    def resolution(self) -> int:
-        """Image height and width in pixels."""
-        return 2 << len(self.widths)
-
-    @property
-    def activations(self) -> int:
-        """Number of values in the outputs of all blocks for one image."""
-        return sum((4 << i) ** 2 * width for i, width in enumerate(self.widths))
-
-    @property
-    def num_ws(self) -> int:
-        """Number of latents that the synthesis network takes, two for a block: `2 log2(resolution) - 2`."""
-        return 2 * len(self.widths)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(generator.Pyramid):
     """What determines a discriminator's function beside its weights; see `GeneratorConfig`.
 
     `dense_features`, the width of the first dense layer, defaults to `widths[0]`; `minibatch_channels` may be 0, for
@@ -86,11 +72,6 @@ class DiscriminatorConfig:
 
     def __post_init__(self):
         _check_widths(self.widths)
-
-    @property
-    def resolution(self) -> int:
-        """Image height and width in pixels."""
-        return 2 << len(self.widths)
 
 
 def _leaky(x: Array) -> Array:
@@ -240,17 +221,8 @@ class Synthesis(stylegan1.Synthesis):
         return {name: style.noise_const.shape for name, style in self._styles().items()}
 
     def noise_maps(self, noise: str | Array | Mapping[str, Array], n: int, dtype: jnp.dtype) -> dict[str, Array]:
-        """Returns the noise map `[n or 1, r, r]` of every style that gets one.
-
-        Args:
-            noise: "const" (the stored maps), "none", a key (fresh normal maps for each of `n` samples), or the maps
-                themselves, `{"b8/style0": [n, 8, 8], ...}`; styles left out get none.
-            n: number of samples.
-            dtype: of random maps.
-        """
-        if isinstance(noise, str) and noise == "const":
-            return {name: style.noise_const[...][None].astype(dtype) for name, style in self._styles().items()}
-        return super().noise_maps(noise, n, dtype)
+        """Returns the map of every style with noise, `{"b8/style0": [n or 1, 8, 8], ...}`, see `noise.maps`."""
+        return _noise.maps(noise, self._styles(), n, dtype)
 
     def __call__(self, ws: Array, *, noise: str | Array | Mapping[str, Array] = "const") -> Array:
         """Returns images `[n, r, r, channels]`.

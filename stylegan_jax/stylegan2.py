@@ -16,6 +16,7 @@ from jax import Array
 
 from stylegan_jax import generator, layers, parameters
 from stylegan_jax import mapping as _mapping
+from stylegan_jax import noise as _noise
 from stylegan_jax.ops import minibatch, resample
 
 Features = Mapping[str, Array | Callable[[Array], Array]]
@@ -37,7 +38,7 @@ def _check(config: "GeneratorConfig | DiscriminatorConfig") -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
+class GeneratorConfig(generator.Pyramid):
     """What determines a generator's function beside its weights.
 
     `widths` are the channels at 4, 8, ..., resolution; `embed_features` and `layer_features` default to `w_dim`;
@@ -65,24 +66,9 @@ class GeneratorConfig:
     def __post_init__(self):
         _check(self)
 
-    @property
-    def resolution(self) -> int:
-        """Image height and width in pixels."""
-        return 2 << len(self.widths)
-
-    @property
-    def activations(self) -> int:
-        """Number of values in the outputs of all blocks for one image."""
-        return sum((4 << i) ** 2 * width for i, width in enumerate(self.widths))
-
-    @property
-    def num_ws(self) -> int:
-        """Number of latents that the synthesis network takes: `2 log2(resolution) - 2`."""
-        return 2 * len(self.widths)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(generator.Pyramid):
     """What determines a discriminator's function beside its weights; see `GeneratorConfig`."""
 
     widths: tuple[int, ...]
@@ -105,11 +91,6 @@ class DiscriminatorConfig:
 
     def __post_init__(self):
         _check(self)
-
-    @property
-    def resolution(self) -> int:
-        """Image height and width in pixels."""
-        return 2 << len(self.widths)
 
 
 def _block_dtype(config: "GeneratorConfig | DiscriminatorConfig", resolution: int, dtype: jnp.dtype) -> jnp.dtype:
@@ -170,36 +151,15 @@ class Synthesis(nnx.Module):
 
     def noise_shapes(self) -> dict[str, tuple[int, int]]:
         """Returns the shape of every noise map, `{"b4/conv1": (4, 4), ...}`; empty for a network without noise."""
-        found = ((name, layer) for name, layer, _ in self._layers() if not name.endswith("torgb"))
-        return {name: (layer.resolution, layer.resolution) for name, layer in found if layer.use_noise}
+        return {name: layer.noise_const.shape for name, layer in self._noisy().items()}
+
+    def _noisy(self) -> dict[str, layers.Modulated]:
+        found = {name: layer for name, layer, _ in self._layers() if not name.endswith("torgb")}
+        return {name: layer for name, layer in found.items() if layer.use_noise}
 
     def noise_maps(self, noise: str | Array | Mapping[str, Array], n: int, dtype: jnp.dtype) -> dict[str, Array]:
-        """Returns the noise map `[n or 1, r, r]` of every layer that gets one.
-
-        Args:
-            noise: "const" (the stored maps), "none", a key (fresh normal maps for each of `n` samples), or the maps
-                themselves, `{"b8/conv0": [n, 8, 8], ...}`; layers left out get none.
-            n: number of samples.
-            dtype: of random maps.
-        """
-        shapes = self.noise_shapes()
-        if isinstance(noise, Mapping):
-            unknown = sorted(set(noise) - set(shapes))
-            if unknown:
-                raise ValueError(f"no noise input at {', '.join(unknown)}; there is {', '.join(shapes) or 'none'}")
-            wrong = [name for name in noise if noise[name].ndim != 3 or noise[name].shape[1:] != shapes[name]]
-            if wrong:
-                raise ValueError(
-                    f"noise {wrong[0]} must be [n, {shapes[wrong[0]][0]}, ...], got {noise[wrong[0]].shape}"
-                )
-            return dict(noise)
-        if isinstance(noise, str):
-            if noise not in ("const", "none"):
-                raise ValueError(f'noise must be "const", "none", a key or a dict of maps, got {noise!r}')
-            stored = {name: layer for name, layer, _ in self._layers() if name in shapes}
-            return {} if noise == "none" else {k: v.noise_const[...][None].astype(dtype) for k, v in stored.items()}
-        keys = jax.random.split(noise, max(len(shapes), 1))
-        return {name: jax.random.normal(keys[i], (n, *shape), dtype) for i, (name, shape) in enumerate(shapes.items())}
+        """Returns the map of every layer with noise, `{"b8/conv0": [n or 1, 8, 8], ...}`, see `noise.maps`."""
+        return _noise.maps(noise, self._noisy(), n, dtype)
 
     def forward(
         self,

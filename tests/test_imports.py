@@ -120,10 +120,10 @@ def test_no_private_names_cross_modules(name):
 
 def test_nobody_searches_by_the_judge():
     """Metrics, experiments and its own training know the judging network; objectives and selections never see it."""
-    judges = ("stylegan_jax.features", "stylegan_jax.training.judge", "inpaint.metrics.judge", "inpaint.experiments")
+    judges = ("stylegan_jax.features.judge", "stylegan_jax.training.judge", "inpaint.metrics.judge", "inpaint.experiments")
     allowed = (
         "stylegan_jax/checkpoint.py",
-        "stylegan_jax/features/",
+        "stylegan_jax/features/judge.py",
         "stylegan_jax/training/judge",
         "inpaint/metrics/",
         "inpaint/experiments/",

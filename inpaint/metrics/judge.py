@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 
 from stylegan_jax import checkpoint
-from stylegan_jax.features import Judge, feature_distance
+from stylegan_jax.features.judge import Judge, feature_distance
 
 SHIPPED = checkpoint.PRETRAINED / "judge64"
 

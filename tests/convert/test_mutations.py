@@ -30,4 +30,5 @@ def test_five_hundred_files(seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 12))
 def test_two_thousand_files(seed):
-    run(2000, seed)
+    counts = run(2000, seed)
+    assert counts["refused"] > 1000 and counts["read"] > 100 and counts["corrupted"] > 100

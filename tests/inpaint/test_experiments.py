@@ -13,7 +13,7 @@ import stylegan_jax as sg
 from inpaint import config, masks, output
 from inpaint.experiments import assess, grid, records, table
 from stylegan_jax import checkpoint, image_io
-from stylegan_jax.features import Judge, JudgeConfig
+from stylegan_jax.features.judge import Judge, JudgeConfig
 
 SETTINGS = {"method": "a", "rate": 0.5}
 

@@ -11,7 +11,7 @@ import stylegan_jax as sg
 from inpaint import sample
 from inpaint.metrics.judge import LoadedJudge
 from stylegan_jax import checkpoint, image_io
-from stylegan_jax.features import Judge, JudgeConfig, feature_distance
+from stylegan_jax.features.judge import Judge, JudgeConfig, feature_distance
 from stylegan_jax.training import judge as training
 
 CONFIG = JudgeConfig(resolution=16, widths=(4, 6), embedding=3, damages=("blur",))

@@ -435,7 +435,7 @@ def test_full_size(kind, trained):
     case = SIZES | sizes | dict(widths=tuple(min(8192 >> i, 512) for i in range(1, 10)), given={})
     listed = shapes_of_generator(case) if kind == "generator" else shapes_of_discriminator(case)
     shapes = {f"{c}/{name}".lstrip("/"): shape for c, part in listed.items() for name, shape in part.items()}
-    variables = {name: types.SimpleNamespace(shape=shape) for name, shape in shapes.items()}
+    variables = {name: types.SimpleNamespace(shape=shape, size=math.prod(shape)) for name, shape in shapes.items()}
     network = types.SimpleNamespace(arguments={}, components={}, function="D_basic")
     if kind == "discriminator":
         network.arguments = {"resolution": 1024, "num_channels": 3}

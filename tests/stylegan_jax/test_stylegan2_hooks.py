@@ -135,7 +135,7 @@ def test_hooks_refuse():
         (dict(features={"b16": jnp.ones((2, 8, 8, 3))}), r"feature map b16 must be \[2, 8, 8, 5\], got \[2, 8, 8, 3\]"),
         (dict(styles={"b64/conv0": styles["b4/conv1"]}), r"styles: missing none, unknown \['b64/conv0'\]"),
         (dict(noise={"b8/conv2": jnp.ones((1, 8, 8))}), "no noise input at b8/conv2; there is b4/conv1"),
-        (dict(noise={"b8/conv1": jnp.ones((1, 4, 4))}), r"noise b8/conv1 must be \[n, 8.*got \(1, 4, 4\)"),
+        (dict(noise={"b8/conv1": jnp.ones((1, 4, 4))}), r"noise b8/conv1 must be \[n, 8, 8\], got \[1, 4, 4\]"),
         (dict(noise={"b8/conv1": jnp.ones((8, 8))}), "noise b8/conv1 must be"),
         (dict(noise="random"), "noise must be .*got 'random'"),
     ]
