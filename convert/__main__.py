@@ -8,6 +8,9 @@ python -m convert inspect ffhq.pkl
 python -m convert verify ffhq.pkl checkpoints/ffhq --reference=outputs.npz
 python -m convert export checkpoints/ffhq ffhq_G.safetensors
 python -m convert export checkpoints/ffhq ffhq_D.safetensors --network=discriminator
+python -m convert vgg16-397923af.pth checkpoints/lpips_vgg --linear=vgg.pth
+python -m convert psp_ffhq_encode.pt checkpoints/ffhq_psp
+python -m convert celebahq-classifier-01-smiling.pkl checkpoints/smiling
 
 A file that has the name of a command is meant with a folder before it, as ./inspect.
 """
@@ -34,6 +37,15 @@ _DISCRIMINATOR = flags.DEFINE_bool("discriminator", True, "Take the discriminato
 _STEP = flags.DEFINE_integer(
     "step", None, "Last trained step of a StyleGAN1 file, of 4 << STEP pixels; found in the file where it is not given."
 )
+_LINEAR = flags.DEFINE_string(
+    "linear", None, "LPIPS' own weights (vgg.pth, alex.pth or squeeze.pth) for the trunk that is converted."
+)
+_ATTRIBUTES = flags.DEFINE_list(
+    "attribute_name", None, "What a classifier classifies, such as Smiling, where neither the file nor its name tells."
+)
+_GENERATOR = flags.DEFINE_string(
+    "generator", None, "The converted generator that an encoder belongs to, where its file holds none (StyleGAN3)."
+)
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Replace a checkpoint (exporting: a safetensors file) that is already at the destination."
 )
@@ -58,8 +70,8 @@ FAMILIES = {
     "stylegan3": "StyleGAN3",
 }
 USAGE = (
-    "usage: stylegan-convert SOURCE DESTINATION [--network=G_ema|G] [--overwrite] | stylegan-convert inspect SOURCE | "
-    "stylegan-convert verify SOURCE CHECKPOINT [--reference=OUTPUTS] | "
+    "usage: stylegan-convert SOURCE DESTINATION [--network=G_ema|G] [--linear=FILE] [--overwrite] | "
+    "stylegan-convert inspect SOURCE | stylegan-convert verify SOURCE CHECKPOINT [--reference=OUTPUTS] | "
     "stylegan-convert export CHECKPOINT FILE [--network=generator|discriminator] [--overwrite]"
 )
 
@@ -73,9 +85,21 @@ def _unknown(facts: dict) -> str:
     return "\n".join(lines)
 
 
+def _alone(facts: dict) -> str:
+    head = f"{facts['file']}: {facts['network']}, {facts['size']:,} bytes, sha256 {facts['sha256']}"
+    if "problem" in facts:
+        return f"{head}\n  cannot be converted: {facts['problem']}"
+    config = ", ".join(f"{k}={v}" for k, v in facts["config"].items())
+    lines = [head, f"  {facts['format']}", f"  {facts['values']:,} values; {config}"]
+    lines += [f"  {name}: {note}" for name, note in facts["notes"].items()]
+    return "\n".join([*lines, f"  licence: {facts['licence']}"])
+
+
 def _report(facts: dict) -> str:
     if "tensors" in facts:
         return _unknown(facts)
+    if "network" in facts:
+        return _alone(facts)
     lines = [f"{facts['file']}: {facts['format']}, {facts['size']:,} bytes, sha256 {facts['sha256']}"]
     for name, network in facts["networks"].items():
         if network is None:
@@ -95,27 +119,37 @@ def _report(facts: dict) -> str:
 
 
 def _convert(source: str, destination: str) -> int:
-    model = convert.convert(
+    made = convert.convert(
         source,
         destination,
-        network=_NETWORK.value or "G_ema",
+        network=_NETWORK.value,
         discriminator=_DISCRIMINATOR.value,
         step=_STEP.value,
+        linear=_LINEAR.value,
+        attributes=_ATTRIBUTES.value,
+        generator=_GENERATOR.value,
         overwrite=_OVERWRITE.value,
         allow_nonfinite=_ALLOW_NONFINITE.value,
     )
-    networks = " and ".join(model.provenance["networks"])
-    print(f"{destination}: {networks} of {source}, {model.generator.resolution} px")
+    import stylegan_jax  # is loaded by now; before, reading a file needs no JAX
+
+    if isinstance(made, stylegan_jax.Model):
+        networks = " and ".join((*made.provenance["networks"], *(["encoder"] if made.encoder else [])))
+        print(f"{destination}: {networks} of {source}, {made.generator.resolution} px")
+    else:
+        print(f"{destination}: {stylegan_jax.info(destination)['provenance']['network']} of {source}")
     return 0
 
 
 def _inspect(source: str) -> int:
-    print(_report(convert.inspect(source, step=_STEP.value)))
+    print(_report(convert.inspect(source, step=_STEP.value, attributes=_ATTRIBUTES.value)))
     return 0
 
 
 def _verify(source: str, checkpoint: str) -> int:
-    found = convert.verify(source, checkpoint, reference=_REFERENCE.value, tolerance=_TOLERANCE.value)
+    found = convert.verify(
+        source, checkpoint, reference=_REFERENCE.value, tolerance=_TOLERANCE.value, linear=_LINEAR.value
+    )
     print(found.report())
     return 0 if found.agrees else 1
 

@@ -86,26 +86,29 @@ class Perceptual:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Values:
+class Values:
     """Stands for a tensor of a file whose values are known already."""
 
     array: np.ndarray
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
         return self.array.shape
 
     @property
     def size(self) -> int:
+        """Number of values."""
         return self.array.size
 
     def read(self) -> np.ndarray:
+        """Returns the values as a new C-contiguous float32 array; raises `ConversionError` where they are integers."""
         if self.array.dtype.kind != "f":
             raise ConversionError(f"holds {self.array.dtype.name} elements, expected floating point")
         return np.array(self.array, np.float32, order="C")
 
 
-Tensors = Mapping[str, Tensor | _Values]
+Tensors = Mapping[str, Tensor | Values]
 
 
 def _classes(network: str) -> tuple[type, type]:
@@ -144,10 +147,10 @@ def from_state_dict(
     Raises:
       ConversionError: none of these networks, or names, shapes or values that do not fit.
     """
-    found = _read({name: _Values(np.asarray(array)) for name, array in state_dict.items()})
+    found = _read({name: Values(np.asarray(array)) for name, array in state_dict.items()})
     if linear is None:
         return found
-    return _with_linear(found, {name: _Values(np.asarray(array)) for name, array in linear.items()})
+    return _with_linear(found, {name: Values(np.asarray(array)) for name, array in linear.items()})
 
 
 def _state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -182,7 +185,7 @@ def _read(tensors: Tensors) -> Perceptual:
         entries = _entries(network, config, rename)
     except ValueError as error:  # widths that no network of this kind has
         raise error if isinstance(error, ConversionError) else ConversionError(str(error)) from error
-    return Perceptual(network, config, _transfer(needed, entries))
+    return Perceptual(network, config, transfer_checked(needed, entries))
 
 
 def _with_linear(trunk: Perceptual, tensors: Tensors) -> Perceptual:
@@ -197,19 +200,26 @@ def _with_linear(trunk: Perceptual, tensors: Tensors) -> Perceptual:
         Entry(LINEAR.format(i), (1, ours.trunk_config.taps[tap], 1, 1), f"head{i}", np.ravel)
         for i, tap in enumerate(ours.taps)
     ]
-    heads = _transfer(tensors, entries)
+    heads = transfer_checked(tensors, entries)
     negative = [LINEAR.format(name[4:]) for name, head in heads.items() if (head < 0).any()]
     if negative:
         raise ConversionError(*(f"{name} holds negative weights; in LPIPS all are at least 0" for name in negative))
     return Perceptual("lpips", config, {f"trunk/{name}": array for name, array in trunk.arrays.items()} | heads)
 
 
-def _transfer(tensors: Tensors, entries: Iterable[Entry]) -> dict[str, np.ndarray]:
+def transfer_checked(
+    tensors: Tensors, entries: Iterable[Entry], *, allow_nonfinite: bool = False
+) -> dict[str, np.ndarray]:
+    """Returns {our name: float32 array [...]} for tensors that must be exactly those of a table.
+
+    Raises:
+      ConversionError: lists every tensor that is missing, unexpected, misshapen or not finite.
+    """
     entries = list(entries)
     problems = check_shapes(tensors, {entry.source: entry.shape for entry in entries})
     if problems:
         raise ConversionError(*problems)
-    return transfer(tensors, [entry.rule for entry in entries])
+    return transfer(tensors, [entry.rule for entry in entries], allow_nonfinite=allow_nonfinite)
 
 
 def _entries(network: str, config: Mapping[str, Any], rename: Callable[[str], str]) -> list[Entry]:
@@ -221,7 +231,7 @@ def _entries(network: str, config: Mapping[str, Any], rename: Callable[[str], st
             rows, columns, inputs, outputs = shape
             shape, transform = (outputs, inputs, rows, columns), convolution
             if source in DENSE:
-                transform = functools.partial(_covering, shape=shape)
+                transform = functools.partial(covering, shape=shape)
                 shape = (outputs, inputs * rows * columns)
         entries.append(Entry(source, shape, name, transform))
     return entries
@@ -237,13 +247,13 @@ def _our_shapes(network: str, config: tuple[tuple[str, Any], ...]) -> dict[str, 
     return {name: array.shape for name, array in arrays.items()}
 
 
-def _covering(weight: np.ndarray, *, shape: tuple[int, ...]) -> np.ndarray:
+def covering(weight: np.ndarray, *, shape: tuple[int, ...]) -> np.ndarray:
     """Turns [out, c * h * w] into [h, w, c, out], for `shape` (out, c, h, w)."""
     return convolution(weight.reshape(shape))
 
 
-def _size(tensors: Tensors, name: str, axis: int = 0) -> int:
-    """Returns the length of an axis of a tensor that must be there."""
+def size_of(tensors: Tensors, name: str, *, axis: int = 0) -> int:
+    """Returns the length of an axis of a tensor; raises `ConversionError` where it is missing or empty."""
     if name not in tensors:
         raise ConversionError(f"{name} is missing")
     shape = tensors[name].shape
@@ -268,20 +278,20 @@ def _vgg(network: str, tensors: Tensors) -> Description:
             modules[f"conv{block}_{i}"] = f"features.{index}"
             index += 2  # a convolution and a ReLU
         index += 1  # a pool
-    widths = tuple(_size(tensors, first) for first in firsts)
+    widths = tuple(size_of(tensors, first) for first in firsts)
     return {"widths": widths, "depths": VGG_DEPTHS[network]}, functools.partial(_renamed, modules)
 
 
 def _alexnet(tensors: Tensors) -> Description:
     modules = {f"conv{i}": f"features.{index}" for i, index in enumerate(ALEXNET_LAYERS, 1)}
-    widths = tuple(_size(tensors, f"{module}.weight") for module in modules.values())
+    widths = tuple(size_of(tensors, f"{module}.weight") for module in modules.values())
     return {"widths": widths}, functools.partial(_renamed, modules)
 
 
 def _squeezenet(tensors: Tensors) -> Description:
     modules = {"conv1": "features.0"} | {f"fire{i}": f"features.{k}" for i, k in enumerate(SQUEEZENET_FIRES, 2)}
-    fires = (2 * _size(tensors, f"features.{index}.expand3x3.weight") for index in SQUEEZENET_FIRES)
-    widths = (_size(tensors, "features.0.weight"), *fires)
+    fires = (2 * size_of(tensors, f"features.{index}.expand3x3.weight") for index in SQUEEZENET_FIRES)
+    widths = (size_of(tensors, "features.0.weight"), *fires)
     return {"widths": widths}, lambda name: re.sub(r"(expand)(\d)", r"\1\2x\2", _renamed(modules, name))
 
 
@@ -327,15 +337,15 @@ def irse_config(tensors: Tensors) -> dict[str, Any]:
     units = 1 + max((int(match[1]) for match in found if match), default=0)
     if units > MOST_UNITS:
         raise ConversionError(f"has {units} units; at most {MOST_UNITS} are read")
-    widths = [_size(tensors, f"body.{i}.res_layer.1.weight") for i in range(units)]
+    widths = [size_of(tensors, f"body.{i}.res_layer.1.weight") for i in range(units)]
     stages = [(width, len(list(units))) for width, units in itertools.groupby(widths)]
     squeezed = f"body.{len(widths) - 1}.res_layer.5.fc1.weight"
     return {
         "widths": tuple(width for width, _ in stages),
         "depths": tuple(depth for _, depth in stages),
-        "stem": _size(tensors, "input_layer.0.weight"),
-        "image_channels": _size(tensors, "input_layer.0.weight", 1),
-        "reduction": widths[-1] // _size(tensors, squeezed) if squeezed in tensors else 0,
+        "stem": size_of(tensors, "input_layer.0.weight"),
+        "image_channels": size_of(tensors, "input_layer.0.weight", axis=1),
+        "reduction": widths[-1] // size_of(tensors, squeezed) if squeezed in tensors else 0,
     }
 
 
@@ -343,13 +353,13 @@ def _arcface(tensors: Tensors) -> Description:
     config = irse_config(tensors)
     if config.pop("image_channels") != 3:
         raise ConversionError("input_layer.0.weight is no convolution of images with three channels")
-    inputs, width = _size(tensors, "output_layer.3.weight", 1), config["widths"][-1]
+    inputs, width = size_of(tensors, "output_layer.3.weight", axis=1), config["widths"][-1]
     size = math.isqrt(inputs // width)
     if size < 1 or size * size * width != inputs:
         raise ConversionError(
             f"output_layer.3.weight takes {inputs} values, expected those of a square map of {width} channels"
         )
-    config |= {"resolution": size << len(config["widths"]), "embedding": _size(tensors, "output_layer.3.weight")}
+    config |= {"resolution": size << len(config["widths"]), "embedding": size_of(tensors, "output_layer.3.weight")}
     return config, functools.partial(rename_by, ARCFACE_NAMES)
 
 
@@ -357,7 +367,7 @@ INCEPTION_STEM = 32  # channels of the published network's first layer
 
 
 def _inception(tensors: Tensors) -> Description:
-    narrower = INCEPTION_STEM // _size(tensors, "Conv2d_1a_3x3.conv.weight")
+    narrower = INCEPTION_STEM // size_of(tensors, "Conv2d_1a_3x3.conv.weight")
 
     def rename(name: str) -> str:
         stem, _, leaf = name.rpartition("/")
@@ -365,7 +375,7 @@ def _inception(tensors: Tensors) -> Description:
             stem, leaf = f"{stem.removesuffix('norm')}bn", NORM[leaf]
         return f"{stem}/{leaf}".replace("/", ".")
 
-    return {"narrower": narrower, "classes": _size(tensors, "fc.weight")}, rename
+    return {"narrower": narrower, "classes": size_of(tensors, "fc.weight")}, rename
 
 
 _DESCRIBE: dict[str, Callable[[Tensors], Description]] = {

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from convert.encoders import is_encoder
 from convert.errors import MOST_SHOWN, ConversionError, concerning, shown
 from convert.network import Network
 from convert.reference import NOISE_MODES, Reference, read_reference
-from convert.source import Source, read_source
+from convert.source import Source, from_file, read_file
+from convert.standalone import Standalone, read_standalone, standalone_network
 
 if TYPE_CHECKING:
     import stylegan_jax
@@ -116,6 +118,7 @@ def verify(
     *,
     reference: str | os.PathLike[str] | None = None,
     tolerance: float = REFERENCE_TOLERANCE,
+    linear: str | os.PathLike[str] | None = None,
 ) -> Verification:
     """Compares a checkpoint with the file that it was converted from, tensor by tensor and by what both compute.
 
@@ -126,6 +129,8 @@ def verify(
         [n, num_ws, w_dim]), `c` [n, c_dim], `image` [n, c, h, w] or [n, h, w, c], `truncation_psi`, `noise_mode`
         (`const` or `none`); for the discriminator `d_image`, `d_c` and `logits` [m].
       tolerance: the largest relative deviation from those outputs that counts as agreement.
+      linear: the file of LPIPS' own weights that was converted with a trunk. Of networks that stand alone every tensor
+        is compared, and nothing else.
 
     Returns:
       All comparisons, and whether everything agrees.
@@ -138,12 +143,21 @@ def verify(
         raise ConversionError(f"tolerance must be a positive number, got {shown(tolerance)}")
     import stylegan_jax  # needs JAX, which comes after the arguments were found good
 
+    if _stands_alone(checkpoint):
+        if reference is not None:
+            raise ConversionError("a reference belongs to generators and discriminators; leave it out for this file")
+        return _verify_standalone(source, checkpoint, linear=linear)
     try:
         model = stylegan_jax.load(checkpoint)
     except stylegan_jax.CheckpointError as error:  # names the checkpoint itself
         raise ConversionError(str(error)) from error
     with concerning(source):
-        found = read_source(source)
+        file = read_file(source)
+        if is_encoder(file.tree):
+            raise ConversionError(
+                "holds an encoder; those are not compared, only generators and networks that stand alone"
+            )
+        found = from_file(file)
         networks = _networks(found, model, os.fspath(checkpoint))
         rows, arrays, estimated, problems = _compare_networks(networks, model)
     given = None if reference is None else read_reference(reference, model)  # before what takes minutes
@@ -164,6 +178,48 @@ def verify(
         reference=tuple(outputs),
         estimated=tuple(estimated),
         problems=tuple(problems),
+    )
+
+
+def _stands_alone(checkpoint: str | os.PathLike[str]) -> bool:
+    import stylegan_jax
+
+    try:
+        return "generator" not in stylegan_jax.info(checkpoint)["networks"]
+    except stylegan_jax.CheckpointError as error:
+        raise ConversionError(str(error)) from error
+
+
+def _verify_standalone(
+    source: str | os.PathLike[str], checkpoint: str | os.PathLike[str], *, linear: str | os.PathLike[str] | None
+) -> Verification:
+    from stylegan_jax import checkpoint as checkpoints
+
+    facts = checkpoints.info(checkpoint)
+    (name,) = facts["networks"]
+    with concerning(source):
+        file = read_file(source)
+        if standalone_network(file.tree) is None:
+            raise ConversionError(f"holds no network that stands alone, {checkpoint} a {name}")
+        attributes = facts["networks"][name]["config"].get("attributes")
+        found = read_standalone(file, linear=linear, attributes=attributes)
+        expected = found.build()
+    try:
+        ours, _ = checkpoints.load_network(checkpoint, type(expected))
+    except checkpoints.CheckpointError as error:
+        raise ConversionError(str(error)) from error
+    own = _Arrays(name, found, ours)
+    rows = own.rows()
+    return Verification(
+        source=os.fspath(source),
+        checkpoint=os.fspath(checkpoint),
+        networks=(name,),
+        same_file=file.sha256 == facts["provenance"].get("sha256"),
+        tensors=tuple(rows),
+        renders=(),
+        reference=(),
+        estimated=(),
+        problems=(*(f"{name} {text}" for text in _different(expected.config, ours.config)), *own.problems),
     )
 
 
@@ -243,8 +299,11 @@ def _compare_networks(
 def _different_configuration(network: Network, ours: object) -> list[str]:
     if _family(ours) != network.family:
         return [f"is a {network.family} network, the checkpoint holds one of {_family(ours)}"]
-    found = dataclasses.asdict(ours.config)
-    expected = dataclasses.asdict(type(ours.config)(**network.config))
+    return _different(type(ours.config)(**network.config), ours.config)
+
+
+def _different(in_file: object, in_checkpoint: object) -> list[str]:
+    expected, found = dataclasses.asdict(in_file), dataclasses.asdict(in_checkpoint)
     return [
         f"has {key} {shown(value)} in the file, {shown(found[key])} in the checkpoint"
         for key, value in expected.items()
@@ -260,7 +319,7 @@ def _order(group: str) -> tuple[bool, int]:
 class _Arrays:
     """The arrays of one network on both sides."""
 
-    def __init__(self, name: str, network: Network, ours: object):
+    def __init__(self, name: str, network: Network | Standalone, ours: object):
         from stylegan_jax import parameters
 
         self.name = name

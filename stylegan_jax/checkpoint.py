@@ -12,6 +12,8 @@ import os
 import pathlib
 import secrets
 import shutil
+import types
+import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -22,7 +24,8 @@ from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
 from stylegan_jax import dcgan, latents, parameters, stylegan1, stylegan1_tensorflow, stylegan2, stylegan3
-from stylegan_jax.encoders import masked
+from stylegan_jax.classifiers import celebahq, convolutional, resnet
+from stylegan_jax.encoders import encoding, masked, single_head, style
 from stylegan_jax.features import alexnet, arcface, inception, judge, lpips, squeezenet, vgg
 from stylegan_jax.generator import StyleGenerator
 
@@ -31,6 +34,7 @@ FORMAT_VERSION = 1
 PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
 SHIPPED = ("faces32", "dcgan64")  # the generators in PRETRAINED, by the names that stand for them
 DEMO = PRETRAINED / "faces32"
+CLASSIFIER = PRETRAINED / "teeth64"  # the classifier that is asked where no other is named
 ENCODER = "encoder"
 
 _KINDS = {
@@ -53,9 +57,16 @@ _KINDS = {
     "lpips.Lpips": (lpips.Lpips, lpips.LpipsConfig),
     "arcface.ArcFace": (arcface.ArcFace, arcface.ArcFaceConfig),
     "inception.Inception": (inception.Inception, inception.InceptionConfig),
+    "resnet.AttributeResNet": (resnet.AttributeResNet, resnet.AttributeResNetConfig),
+    "celebahq.CelebaHqClassifier": (celebahq.CelebaHqClassifier, celebahq.CelebaHqConfig),
+    "convolutional.ConvolutionalClassifier": (
+        convolutional.ConvolutionalClassifier,
+        convolutional.ConvolutionalConfig,
+    ),
     "masked.MaskedEncoder": (masked.MaskedEncoder, masked.MaskedEncoderConfig),
+    "style.StyleEncoder": (style.StyleEncoder, style.StyleEncoderConfig),
+    "single_head.SingleHeadEncoder": (single_head.SingleHeadEncoder, single_head.SingleHeadEncoderConfig),
 }
-
 
 Network = TypeVar("Network", bound=nnx.Module)
 
@@ -68,9 +79,9 @@ class CheckpointError(ValueError):
 class Model:
     """A generator with what belongs to it.
 
-    `encoder` says which latents an image with holes has; it is stored beside the generator, not with it, and has a
-    content hash of its own, `encoder_hash`. `provenance` is a JSON-like dictionary (source, licence, training);
-    `content_hash` is the sha256 of all arrays with their names, known for a model that was loaded.
+    `encoder` says which latents an image has (`stylegan_jax.encoders.encode`); it is stored beside the generator, not
+    with it, and has a content hash of its own, `encoder_hash`. `provenance` is a JSON-like dictionary (source, licence,
+    training); `content_hash` is the sha256 of all arrays with their names, known for a model that was loaded.
     """
 
     generator: StyleGenerator
@@ -78,7 +89,7 @@ class Model:
     w_statistics: latents.WStatistics | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     content_hash: str | None = None
-    encoder: masked.MaskedEncoder | None = None
+    encoder: encoding.Encoder | None = None
     encoder_hash: str | None = None
 
     @property
@@ -332,18 +343,18 @@ def with_encoder(model: Model, path: str | os.PathLike) -> Model:
     Raises:
         CheckpointError: where the encoder is missing, damaged, or of another generator.
     """
-    encoder, encoder_hash = load_network(path, masked.MaskedEncoder)
+    encoder, encoder_hash = load_network(path, encoding.Encoder)
     trained_for = info(path)["provenance"].get("generator")
     if trained_for != model.content_hash:
         raise CheckpointError(
             f"{path} is an encoder of the generator {str(trained_for)[:12]}, not of {str(model.content_hash)[:12]}; "
-            "train one with `python -m inpaint train`"
+            "train one with `python -m inpaint train`, or convert one that was made for it"
         )
     return dataclasses.replace(model, encoder=encoder, encoder_hash=encoder_hash)
 
 
-def load_network(path: str | os.PathLike, kind: type[Network]) -> tuple[Network, str]:
-    """Returns a network stored by `save_network`, which must be of class `kind`, and its content hash.
+def load_network(path: str | os.PathLike, kind: type[Network] | types.UnionType) -> tuple[Network, str]:
+    """Returns a network stored by `save_network`, which must be of class `kind` (or one of a union), and its hash.
 
     Raises:
         CheckpointError: where the checkpoint is missing, damaged or of another kind.
@@ -351,8 +362,10 @@ def load_network(path: str | os.PathLike, kind: type[Network]) -> tuple[Network,
     path = pathlib.Path(os.path.abspath(path))
     metadata = info(path)
     kinds = _network_kinds(path, metadata)
-    if [found for found, _ in kinds.values()] != [kind]:
-        raise CheckpointError(f"{path} holds {', '.join(kinds) or 'no network'}; a {kind.__name__} is needed")
+    wanted = typing.get_args(kind) or (kind,)
+    if len(kinds) != 1 or not all(found in wanted for found, _ in kinds.values()):
+        names = " or ".join(one.__name__ for one in wanted)
+        raise CheckpointError(f"{path} holds {', '.join(kinds) or 'no network'}; a {names} is needed")
     networks, _ = _read_networks(path, metadata, kinds, {})
     (network,) = networks.values()
     return network, metadata["content_hash"]

@@ -1,6 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encoders: networks that say which latents an image has."""
 
+from stylegan_jax.encoders.encoding import encode, encode_steps, fill_holes, landmark_transform, render
 from stylegan_jax.encoders.masked import MaskedEncoder, MaskedEncoderConfig
+from stylegan_jax.encoders.single_head import SingleHeadEncoder, SingleHeadEncoderConfig
+from stylegan_jax.encoders.style import StyleEncoder, StyleEncoderConfig
 
-__all__ = ["MaskedEncoder", "MaskedEncoderConfig"]
+__all__ = [
+    "MaskedEncoder",
+    "MaskedEncoderConfig",
+    "SingleHeadEncoder",
+    "SingleHeadEncoderConfig",
+    "StyleEncoder",
+    "StyleEncoderConfig",
+    "encode",
+    "encode_steps",
+    "fill_holes",
+    "landmark_transform",
+    "render",
+]
