@@ -344,27 +344,32 @@ class Discriminator(nnx.Module):
         """Returns the blocks by name, from the image down."""
         return {f"b{4 << i}": getattr(self, f"b{4 << i}") for i in reversed(range(len(self.config.widths) + 1))}
 
-    def _run(self, images: Array, normalise: _Normalise) -> Array:
+    def _run(self, images: Array, normalise: _Normalise) -> tuple[Array, dict[str, Array]]:
         r, channels = self.config.resolution, self.config.image_channels
         if images.ndim != 4 or images.shape[1:] != (r, r, channels):
             raise ValueError(f"discriminator: images must be [n, {r}, {r}, {channels}], got {list(images.shape)}")
-        x, blocks = images, self.blocks()
+        x, blocks, features = images, self.blocks(), {}
         for name, block in list(blocks.items())[:-1]:
             x = block.biased(convolve_down(x, block.weight[...].astype(x.dtype)))
             x = normalise(name, block.norm, x) if hasattr(block, "norm") else x
-            x = jnp.where(x >= 0, x, x * LEAK)
-        return self.b4.biased(jnp.einsum("nhwc,hwc->n", x, self.b4.weight[...].astype(x.dtype)))
+            x = features[name] = jnp.where(x >= 0, x, x * LEAK)
+        return self.b4.biased(jnp.einsum("nhwc,hwc->n", x, self.b4.weight[...].astype(x.dtype))), features
 
     def __call__(self, images: Array, c: Array | None = None) -> Array:
         """Returns logits `[n]` of `images` `[n, r, r, channels]`, each of its own image alone; `c` must be None."""
         if c is not None:
             raise ValueError("discriminator: c is given, but these networks are unconditional")
+        return self.forward(images)[0]
+
+    def forward(self, images: Array) -> tuple[Array, dict[str, Array]]:
+        """Returns logits `[n]` of `images` `[n, r, r, channels]` and what the activations of all blocks but the last
+        give, `{"b64": [n, r / 2, r / 2, c], ...}`, each of its own image alone."""
         return self._run(images, _by_stored)
 
     def forward_batch(self, images: Array) -> tuple[Array, dict[str, Moments]]:
         """Returns logits `[n]` of `images` `[n, r, r, channels]`, normalised by the batch, and its moments."""
         seen: dict[str, Moments] = {}
-        return self._run(images, _by_batch(seen)), seen
+        return self._run(images, _by_batch(seen))[0], seen
 
     def norms(self) -> dict[str, BatchNorm]:
         """Returns the batch normalisation of every block that has one."""

@@ -53,3 +53,35 @@ def augment(key: Array, images: Array, p: Array) -> Array:
         return image
 
     return jax.vmap(one)(jax.random.split(key, images.shape[0]), images)
+
+
+def another_view(key: Array, image: Array, *, reach: float = 0.1) -> Array:
+    """Returns a face `[h, w, 3]` mirrored, shifted, zoomed and lit differently, at random, but still the same.
+
+    Args:
+        key: of the changes.
+        image: values about [-1, 1].
+        reach: largest shift to each side, as a share of the height; the zoom reaches a fifth farther.
+    """
+    flip, zoom, shift, light, contrast, colour = jax.random.split(key, 6)
+    image = jnp.where(jax.random.bernoulli(flip), image[:, ::-1], image)
+    size = image.shape[0]
+    scale = jnp.exp(jax.random.uniform(zoom, (), minval=-1.2 * reach, maxval=1.2 * reach))
+    # Zoom about the centre, then shift.
+    move = size / 2 * (1 - scale) + jax.random.uniform(shift, (2,), minval=-reach, maxval=reach) * size
+    image = jax.image.scale_and_translate(
+        image, image.shape, (0, 1), jnp.stack([scale, scale]), move, "linear", antialias=False
+    )
+    mean = image.mean()
+    image = mean + (image - mean) * jnp.exp(jax.random.uniform(contrast, (), minval=-0.3, maxval=0.3))
+    tint = 0.1 * jax.random.normal(colour, (3,))
+    return image + 0.3 * jax.random.uniform(light, (), minval=-1.0) + tint[None, None, :]
+
+
+def blurred(image: Array, passes: int) -> Array:
+    """Returns `image` `[h, w, c]` after `passes` of the filter 1 2 1 in both directions."""
+    for _ in range(passes):
+        padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+        image = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
+    return image

@@ -7,6 +7,7 @@ Settings come from `--config FILE` and `--config.NAME=VALUE`, and their type say
 StyleGAN2, a DcganTrainConfig a DCGAN. A run stops and resumes without loss.
 """
 
+import dataclasses
 import pathlib
 
 import jax
@@ -21,7 +22,10 @@ from stylegan_jax.training.dcgan import DcganTrainConfig, DcganTrainer
 _DATA = flags.DEFINE_string("data", None, "Training images: a folder, or an npz with uint8 images [n, h, w, c].")
 _SPLIT = flags.DEFINE_string("split", None, "Take only the images of an npz whose 'split' is this, e.g. train.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the run: state, model, sample sheets, log.")
-_INITIAL = flags.DEFINE_string("initial", None, "Checkpoint of lower resolution to begin a new run with.")
+_INITIAL = flags.DEFINE_string("initial", None, "Checkpoint of lower or equal resolution to begin a new run with.")
+_JUDGED_BY = flags.DEFINE_string(
+    "initial_discriminator", None, "Checkpoint whose discriminator to begin with, in place of that of --initial."
+)
 _LICENCE = flags.DEFINE_string("licence", "", "Licence and credits of the data, stored with the model.")
 _CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled programs (trusted input); off by default.")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -32,6 +36,21 @@ _CONFIG = config_flags.DEFINE_config_file(
 def _report(line: dict) -> None:
     shown = "  ".join(f"{name} {value}" for name, value in line.items())
     print(shown, flush=True)
+
+
+def _initial() -> checkpoint.Model | None:
+    """Returns the networks that a new run begins with, or None."""
+    if not _INITIAL.value:
+        if _JUDGED_BY.value:
+            raise ValueError("--initial_discriminator needs --initial, the checkpoint of the generator")
+        return None
+    initial = checkpoint.load(_INITIAL.value)
+    if not _JUDGED_BY.value:
+        return initial
+    judge = checkpoint.load(_JUDGED_BY.value).discriminator
+    if judge is None:
+        raise ValueError(f"{_JUDGED_BY.value} holds no discriminator")
+    return dataclasses.replace(initial, discriminator=judge)
 
 
 def main(arguments: list[str]) -> int:
@@ -47,7 +66,7 @@ def main(arguments: list[str]) -> int:
     if kind is DcganTrainConfig and _INITIAL.value:
         raise ValueError("--initial is for style-based generators; a DCGAN is trained at one resolution from the start")
     images = data.load_images(_DATA.value, resolution=config.resolution, split=_SPLIT.value)
-    initial = checkpoint.load(_INITIAL.value) if _INITIAL.value else None
+    initial = _initial()
     if kind is DcganTrainConfig:
         run = DcganTrainer(config, images, _OUTPUT.value)
     else:
@@ -57,6 +76,8 @@ def main(arguments: list[str]) -> int:
     provenance = data.provenance(_DATA.value, split=_SPLIT.value, licence=_LICENCE.value)
     if initial is not None:
         provenance["initial"] = initial.content_hash
+    if _JUDGED_BY.value:
+        provenance["initial_discriminator"] = checkpoint.load(_JUDGED_BY.value).content_hash
     try:
         run.run(provenance=provenance, report=_report)
     except KeyboardInterrupt:

@@ -16,7 +16,13 @@ class TrainConfig:
         conv_clamp: largest magnitude of activations, or 0 for none.
         images: length of the run.
         batch: images per step.
-        lr: of both Adam optimisers (betas 0, 0.99).
+        lr: of both Adam optimisers (betas 0, 0.99), but for what follows.
+        discriminator: "stylegan2", or "dcgan": strided convolutions with batch normalisation, several times as fast
+            and on small data soon ahead. As a batch's own contrast is hidden from it, it wants `contrast_weight`.
+        discriminator_widths: channels of the latter at 4, 8, ..., resolution / 2 (empty: those of the generator).
+        discriminator_lr: rate of its optimiser (0: `lr`); discriminator_beta1: its first beta.
+        range_weight: weight of the mean square by which generated values leave [-1, 1].
+        contrast_weight: weight of the distance between generated and real images in mean and spread of colours.
         r1_gamma: weight of the R1 penalty; r1_interval: steps between two (lazy regularisation).
         path_weight: weight of path length regularisation (0: off); path_interval: steps between two.
         style_mixing: probability that a sample takes its later layers from a second latent.
@@ -29,6 +35,7 @@ class TrainConfig:
             keeps every training image within reach of the latents.
         decoding_features: weight of the distance of the same images in the discriminator's features, which asks for
             likely detail where the decoding loss asks for its mean.
+        decoding_batch: images of that loss in each step (0: `batch`).
         decoding_resolution: resolution at which the components are computed (0: `resolution`); a run that begins with
             a smaller model keeps that model's, so that the latents go on meaning the same images.
         encoder_widths: channels of an encoder at 4, 8, ..., resolution, which is trained along and reads the images
@@ -51,6 +58,12 @@ class TrainConfig:
     images: int = 1_000_000
     batch: int = 32
     lr: float = 0.002
+    discriminator: str = "stylegan2"
+    discriminator_widths: tuple[int, ...] = ()
+    discriminator_lr: float = 0.0
+    discriminator_beta1: float = 0.0
+    range_weight: float = 0.0
+    contrast_weight: float = 0.0
     r1_gamma: float = 0.1
     r1_interval: int = 16
     path_weight: float = 0.0
@@ -66,6 +79,7 @@ class TrainConfig:
     warm_start_images: int = 0
     decoding_weight: float = 0.0
     decoding_features: float = 0.0
+    decoding_batch: int = 0
     decoding_resolution: int = 0
     encoder_widths: tuple[int, ...] = ()
     encoder_prior: float = 0.01

@@ -105,6 +105,36 @@ def load_named_images(
     return images, names
 
 
+def load_labelled_images(
+    path: str | os.PathLike, *, labels: str, resolution: int, split: str | None = None, channels: int = 3
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns uint8 images `[n, resolution, resolution, channels]` and bool labels `[n]` of an npz.
+
+    Args:
+        path: an npz as for `load_named_images`.
+        labels: its array of labels `[n]`: 1 = present, 0 = absent; images with any other number are left out.
+        resolution, split: as there.
+        channels: see `with_channels`.
+
+    Raises:
+        DataError: where there are no such images, no such labels, or labels of one kind only.
+    """
+    images, names = load_named_images(path, resolution=resolution, split=split)
+    if pathlib.Path(path).is_dir():
+        raise DataError(f"{path} is a folder; labels are read from an npz")
+    with np.load(path, allow_pickle=False) as arrays:
+        if labels not in arrays:
+            raise DataError(f"{path} has no array {labels!r}; it has {', '.join(arrays.files)}")
+        found = arrays[labels]
+    if found.ndim != 1 or found.dtype.kind not in "biu" or len(found) <= int(names[-1]):
+        raise DataError(f"{path}: labels must be one integer for each image, got {found.dtype} {list(found.shape)}")
+    found = found[[int(name) for name in names]]
+    certain = (found == 0) | (found == 1)
+    if len(np.unique(found[certain])) < 2:
+        raise DataError(f"{path}: {labels} must hold both 0 and 1, got {np.unique(found).tolist()}")
+    return with_channels(images[certain], channels), found[certain] == 1
+
+
 def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
     """Returns uint8 `images` `[n, h, w, c]` with 1 or 3 channels: colours are averaged, grey is repeated.
 
@@ -127,15 +157,19 @@ def provenance(path: str | os.PathLike, *, split: str | None, licence: str) -> d
     return {"source": path.name, "sha256": sha256, "split": split, "licence": licence}
 
 
-def batch_at(images: np.ndarray, step: int, *, batch: int, seed: int, x_flip: bool) -> np.ndarray:
-    """Returns the batch of one step as float32 `[batch, h, w, c]` in [-1, 1].
+def indices_at(n: int, step: int, *, batch: int, seed: int) -> np.ndarray:
+    """Returns which of `n` images are the batch of one step, `[batch]`.
 
     Every pass over the data is a permutation drawn from (seed, pass), so a run resumes where it stopped.
     """
-    n = len(images)
     positions = np.arange(step * batch, (step + 1) * batch)
     order = {p: np.random.default_rng((seed, int(p))).permutation(n) for p in np.unique(positions // n)}
-    chosen = images[[order[p][i] for p, i in zip(positions // n, positions % n, strict=True)]]
+    return np.asarray([order[p][i] for p, i in zip(positions // n, positions % n, strict=True)])
+
+
+def batch_at(images: np.ndarray, step: int, *, batch: int, seed: int, x_flip: bool) -> np.ndarray:
+    """Returns the batch of one step as float32 `[batch, h, w, c]` in [-1, 1]; see `indices_at`."""
+    chosen = images[indices_at(len(images), step, batch=batch, seed=seed)]
     if x_flip:
         flip = np.random.default_rng((seed, step, 1)).random(batch) < 0.5
         chosen = np.where(flip[:, None, None, None], chosen[:, :, ::-1], chosen)

@@ -21,7 +21,7 @@ from jax import Array
 
 from stylegan_jax import checkpoint, image_io
 from stylegan_jax.features.judge import Judge, JudgeConfig
-from stylegan_jax.training import data, run
+from stylegan_jax.training import augment, data, run
 
 DAMAGES = ("blur", "noise", "swap", "flat")
 
@@ -58,31 +58,6 @@ class State(NamedTuple):
     images: Array
 
 
-def _harmless(key: Array, image: Array) -> Array:
-    """Returns `image` `[h, w, 3]` mirrored, shifted, zoomed and lit differently, at random."""
-    flip, zoom, shift, light, contrast, colour = jax.random.split(key, 6)
-    image = jnp.where(jax.random.bernoulli(flip), image[:, ::-1], image)
-    size = image.shape[0]
-    scale = jnp.exp(jax.random.uniform(zoom, (), minval=-0.12, maxval=0.12))
-    # Zoom about the centre, then shift by up to a tenth.
-    move = size / 2 * (1 - scale) + jax.random.uniform(shift, (2,), minval=-0.1, maxval=0.1) * size
-    image = jax.image.scale_and_translate(
-        image, image.shape, (0, 1), jnp.stack([scale, scale]), move, "linear", antialias=False
-    )
-    mean = image.mean()
-    image = mean + (image - mean) * jnp.exp(jax.random.uniform(contrast, (), minval=-0.3, maxval=0.3))
-    tint = 0.1 * jax.random.normal(colour, (3,))
-    return image + 0.3 * jax.random.uniform(light, (), minval=-1.0) + tint[None, None, :]
-
-
-def _blurred(image: Array, passes: int) -> Array:
-    for _ in range(passes):
-        padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
-        rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
-        image = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
-    return image
-
-
 def _damaged(key: Array, image: Array, other: Array) -> tuple[Array, Array]:
     """Returns `image` with one region damaged, and the kind of damage `[h, w]` (0 = clean)."""
     where, kind_key, strength, noise = jax.random.split(key, 4)
@@ -93,7 +68,7 @@ def _damaged(key: Array, image: Array, other: Array) -> tuple[Array, Array]:
     columns = (at > corner[1]) & (at < corner[1] + extent[1])
     region = rows[:, None] & columns[None, :]
     level = jax.random.uniform(strength)
-    slight, strong = _blurred(image, 3), _blurred(image, 12)
+    slight, strong = augment.blurred(image, 3), augment.blurred(image, 12)
     filled = jnp.broadcast_to((image * region[..., None]).mean((0, 1)), image.shape)
     choices = jnp.stack(
         [
@@ -117,7 +92,7 @@ def loss(key: Array, judge: Judge, images: Array, *, temperature: float) -> tupl
         temperature: of the recognition loss.
     """
     n = images.shape[0]
-    views = [jax.vmap(_harmless)(jax.random.split(k, n), images) for k in jax.random.split(key)]
+    views = [jax.vmap(augment.another_view)(jax.random.split(k, n), images) for k in jax.random.split(key)]
     broken, kinds = jax.vmap(_damaged)(jax.random.split(jax.random.fold_in(key, 2), n), views[0], views[1][::-1])
     seen = judge(jnp.concatenate([*views, broken]))
     a, b = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in jnp.split(seen.embedding[: 2 * n], 2))

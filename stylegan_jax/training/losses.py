@@ -26,6 +26,30 @@ def r1_penalty(discriminator: Callable[[Array], Array], images: Array) -> Array:
     return 0.5 * jnp.mean(jnp.sum(jnp.square(gradient), axis=(1, 2, 3)))
 
 
+def beyond_range(images: Array) -> Array:
+    """Returns the mean square by which values of `images` `[n, h, w, c]` leave [-1, 1]."""
+    return jnp.mean(jnp.square(jnp.maximum(jnp.abs(images) - 1, 0)))
+
+
+def _deviation(x: Array, axis: int | tuple[int, ...]) -> Array:
+    # A root has no derivative at 0, and images may be flat.
+    return jnp.sqrt(x.var(axis) + 1e-8)
+
+
+def contrast_distance(fake: Array, real: Array) -> Array:
+    """Returns the squared distance between batches `[n, h, w, c]` and `[m, h, w, c]` in four figures of each channel:
+    mean and spread over images of their mean value, and of their standard deviation.
+
+    Batch normalisation hides these from a discriminator, which judges a batch of one kind at a time.
+    """
+
+    def figures(images: Array) -> Array:
+        means, spreads = images.mean((1, 2)), _deviation(images, (1, 2))
+        return jnp.stack([means.mean(0), _deviation(means, 0), spreads.mean(0), _deviation(spreads, 0)])
+
+    return jnp.sum(jnp.square(figures(fake) - figures(real)))
+
+
 def path_lengths(key: Array, synthesis: Callable[[Array], Array], ws: Array) -> Array:
     """Returns `|d (G(w) . y) / dw|` per sample `[n]` for normal `y` of unit image norm (StyleGAN2, section 3.2)."""
 

@@ -12,6 +12,7 @@ from inpaint import sample
 from inpaint.metrics.judge import LoadedJudge
 from stylegan_jax import checkpoint, image_io
 from stylegan_jax.features.judge import Judge, JudgeConfig, feature_distance
+from stylegan_jax.training import augment
 from stylegan_jax.training import judge as training
 
 CONFIG = JudgeConfig(resolution=16, widths=(4, 6), embedding=3, damages=("blur",))
@@ -105,7 +106,7 @@ def test_unsuitable_images_are_refused(images, tmp_path):
 
 
 def blurred(image, passes):
-    return np.asarray(training._blurred(jnp.asarray(image), passes))
+    return np.asarray(augment.blurred(jnp.asarray(image), passes))
 
 
 def in_the_hole(change):

@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import stylegan_jax as sg
-from stylegan_jax import checkpoint, image_io
+from stylegan_jax import checkpoint, dcgan, image_io
 from stylegan_jax.encoders import MaskedEncoder
 from stylegan_jax.ops import resample
-from stylegan_jax.training import augment, data, losses, trainer, warm_start
+from stylegan_jax.training import augment, data, losses, steps, trainer, warm_start
 from stylegan_jax.training.config import TrainConfig
 from stylegan_jax.training.dcgan import DcganTrainConfig, DcganTrainer
 
@@ -59,12 +60,12 @@ def test_resumed_run_equals_uninterrupted(tmp_path, shared_compilations):
     ] == 12
     assert json.loads((tmp_path / "whole" / "log.jsonl").read_text().splitlines()[-1]) == lines[-1]
 
-    for steps in (1, 2, None):  # stops after the first decoding step and after the first step of the game
+    for count in (1, 2, None):  # stops after the first decoding step and after the first step of the game
         part = trainer.Trainer(CONFIG, IMAGES, tmp_path / "parts")
-        if steps is None:
+        if count is None:
             part.run(provenance={"source": "random"}, report=lines.append)
             break
-        for _ in range(steps):
+        for _ in range(count):
             part._step()
         checkpoint.save_state(tmp_path / "parts" / "state", part.state, metadata={"config": dataclasses.asdict(CONFIG)})
     resumed = leaves(part.state)
@@ -90,7 +91,7 @@ def test_resumed_run_equals_uninterrupted(tmp_path, shared_compilations):
 def test_what_is_decoded(encoder_widths):
     """Without an encoder the components decide the render, with one the image does; the parts are told by name."""
     config = dataclasses.replace(CONFIG, encoder_widths=encoder_widths, decoding_features=0.0, encoder_prior=0.0)
-    networks, state = trainer.create(config, channels=3)
+    networks, state = steps.create(config, channels=3)
     if encoder_widths:
         weight = state.encoder["out"]["weight"]
         weight[...] = jax.random.normal(jax.random.key(0), weight[...].shape)
@@ -99,9 +100,7 @@ def test_what_is_decoded(encoder_widths):
 
     def decoded(components, real):
         parameters = (state.generator, state.encoder)
-        found, parts = trainer._decoding(
-            jax.random.key(0), networks, state, parameters, (components, real), config=config
-        )
+        found, parts = steps.decoding(jax.random.key(0), networks, state, parameters, (components, real), config=config)
         assert set(parts) == {"decoding_loss"} | ({"prior"} if encoder_widths else set())
         assert found == pytest.approx(float(parts["decoding_loss"]), rel=1e-6)
         return float(found)
@@ -112,10 +111,10 @@ def test_what_is_decoded(encoder_widths):
 
 def test_path_length_regularisation_keeps_the_state():
     """With path lengths a generator's step returns a state of the same structure, and tells the length."""
-    networks, state = trainer.create(CONFIG, channels=3)
+    networks, state = steps.create(CONFIG, channels=3)
     config = dataclasses.replace(CONFIG, path_weight=2.0)
     after, statistics = jax.eval_shape(
-        lambda key, state: trainer.generator_step(key, networks, state, None, config=config, penalise=True),
+        lambda key, state: steps.generator_step(key, networks, state, None, config=config, penalise=True),
         jax.random.key(0),
         state,
     )
@@ -135,7 +134,7 @@ def test_average_follows_by_half_lives():
     """The average halves its distance over `ema_images` images, faster while few images were seen."""
     config = dataclasses.replace(CONFIG, ema_images=40.0, ema_rampup=0.1, batch=4)
     for seen, half_life in ((1000, 40.0), (200, 20.0), (0, 1.0)):
-        average = trainer._averaged(config, jnp.ones(3), jnp.zeros(3), jnp.asarray(seen))
+        average = steps.averaged(config, jnp.ones(3), jnp.zeros(3), jnp.asarray(seen))
         np.testing.assert_allclose(average, 0.5 ** (4 / half_life), rtol=1e-5)
 
 
@@ -265,8 +264,8 @@ def test_components_are_white():
 def test_the_distances_of_decoded_images():
     """Both are 0 where fake and real agree and grow with the error; a constant error costs its own size in pixels."""
     images = jnp.asarray(image_io.from_uint8(IMAGES[:8]))
-    networks, state = trainer.create(CONFIG, channels=3)
-    features = networks.discriminate(state.discriminator)
+    networks, state = steps.create(CONFIG, channels=3)
+    features = networks.discriminate(state)
     for distance in (warm_start.pixel_distance, functools.partial(losses.feature_distance, features)):
         found = [float(distance(images + error, images)) for error in (0.0, 0.25, 0.5)]
         assert found[0] == 0 < found[1] < found[2]
@@ -284,21 +283,69 @@ def test_blurred_components_keep_their_variance():
 def test_a_smaller_model_is_a_beginning():
     """The larger generator first makes the enlarged images of the smaller one; what does not fit begins afresh."""
     small = dataclasses.replace(CONFIG, channel_base=0, widths=(8, 6), encoder_widths=())
-    networks, state = trainer.create(small, channels=3)
-    generator, judged = networks.generate(state.generator), networks.discriminate(state.discriminator)
+    networks, state = steps.create(small, channels=3)
+    generator, judged = networks.generate(state.generator), networks.discriminate(state)
     # A bias per colour, so that zero weights alone would not do.
     generator.synthesis.b8.torgb.bias[...] = jnp.asarray([0.1, -0.2, 0.3])
     large = dataclasses.replace(small, resolution=16, widths=(8, 6, 6))
     initial = sg.Model(generator, discriminator=judged)
-    networks, state = trainer.create(large, channels=3, initial=initial)
+    networks, state = steps.create(large, channels=3, initial=initial)
     z = jax.random.normal(jax.random.key(0), (2, 8))
     taps = generator.synthesis.resample_filter[...]
     expected = resample.upsample2d(generator(z, noise="none"), taps)
     np.testing.assert_allclose(networks.generate(state.generator)(z, noise="none"), expected, atol=1e-5)
     np.testing.assert_allclose(networks.generate(state.average)(z, noise="none"), expected, atol=1e-5)
-    begun = networks.discriminate(state.discriminator)
+    begun = networks.discriminate(state)
     np.testing.assert_array_equal(begun.b8.conv0.weight[...], judged.b8.conv0.weight[...])
     assert begun.b16.conv0.weight[...].std() > 0.5
+
+
+def test_range_and_contrast():
+    """What leaves the range costs its square; batches that differ in brightness, contrast or variety are apart."""
+    images = jnp.asarray(image_io.from_uint8(IMAGES[:6]))
+    assert losses.beyond_range(images) == 0
+    np.testing.assert_allclose(losses.beyond_range(jnp.full((1, 2, 2, 3), -1.5)), 0.25, rtol=1e-6)
+    assert losses.contrast_distance(images, images[::-1]) == pytest.approx(0, abs=1e-10)
+    # Three channels whose means differ by 0.5.
+    assert losses.contrast_distance(images + 0.5, images) == pytest.approx(3 * 0.5**2, rel=1e-4)
+    flatter = [0.5 * images, jnp.repeat(images[:1], 6, axis=0), jnp.zeros_like(images)]
+    for other in flatter:
+        gradient = jax.grad(losses.contrast_distance)(other, images)
+        assert losses.contrast_distance(other, images) > 1e-4 and np.isfinite(gradient).all()
+
+
+def test_a_discriminator_of_a_dcgan():
+    """It begins with the weights given; a step moves its running moments, which the state holds, and R1 is finite."""
+    config = dataclasses.replace(
+        CONFIG, discriminator="dcgan", discriminator_widths=(4,), decoding_features=0.0, encoder_widths=()
+    )
+    first = dcgan.Discriminator(dcgan.DiscriminatorConfig(widths=(4,)), rngs=nnx.Rngs(7))
+    generator = steps.create(config, channels=3)[0].generate(steps.create(config, channels=3)[1].generator)
+    networks, state = steps.create(config, channels=3, initial=sg.Model(generator, discriminator=first))
+    begun = networks.discriminate(state)
+    np.testing.assert_array_equal(begun.b8.weight[...], first.b8.weight[...])
+    real = jnp.asarray(image_io.from_uint8(IMAGES[:4]))
+    run = jax.jit(
+        lambda state: steps.discriminator_step(jax.random.key(0), networks, state, real, config=config, penalise=True)
+    )
+    state, statistics = run(state)
+    assert float(statistics["r1"]) > 0 and np.isfinite([float(value) for value in statistics.values()]).all()
+    after = leaves(state.discriminator_moments)
+    assert all(np.isfinite(value).all() for value in after.values())
+    assert any(not np.array_equal(value, leaves(nnx.state(first))[name]) for name, value in after.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (dict(discriminator="patch"), 'discriminator must be "stylegan2" or "dcgan", got \'patch\''),
+        (dict(discriminator="dcgan"), "decoding_features needs the discriminator of StyleGAN2"),
+        (dict(discriminator="dcgan", decoding_features=0.0, discriminator_widths=(4, 4)), "are for 16 px, not 8"),
+    ],
+)
+def test_discriminators_that_do_not_fit(changes, reason):
+    with pytest.raises(ValueError, match=reason):
+        steps.create(dataclasses.replace(CONFIG, **changes), channels=3)
 
 
 def test_states_of_older_versions_resume(tmp_path):
@@ -314,7 +361,7 @@ def test_states_of_older_versions_resume(tmp_path):
 def test_widths_must_fit_the_resolution():
     """One for every doubling."""
     with pytest.raises(ValueError, match="3 widths make images of 16 px, not 8"):
-        trainer.create(dataclasses.replace(CONFIG, widths=(4, 4, 4)), channels=3)
+        steps.create(dataclasses.replace(CONFIG, widths=(4, 4, 4)), channels=3)
 
 
 TRAINERS = {TrainConfig: trainer.Trainer, DcganTrainConfig: DcganTrainer}
