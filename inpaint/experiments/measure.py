@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """All figures of a restoration for which the truth is known. They are taken after the selection, and never enter it."""
 
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import Array
 
 from inpaint import metrics
+from inpaint.experiments.records import Records
 from inpaint.metrics.judge import LoadedJudge
+
+MEASURED_BY = "metric_networks"  # where a row's settings hold the hashes of the networks that measured it, if any did
 
 
 class Restored(NamedTuple):
@@ -61,12 +66,26 @@ def _hole_psnrs(starts: Array, truths: Array, known: Array) -> Array:
 _diversity = jax.jit(jax.vmap(lambda starts, known: metrics.pixel_diversity(jnp.clip(starts, -1, 1), 1 - known)))
 
 
-def measure(restored: Restored, judge: LoadedJudge) -> list[dict[str, float | list[float] | None]]:
+def _by_networks(restored: Restored, networks: Mapping[str, nnx.Module]) -> dict[str, np.ndarray]:
+    figures = {}
+    if "lpips" in networks:
+        compared = restored.composites, restored.truths
+        found = metrics.perceptual_distances(networks["lpips"], *compared, holes=1 - restored.known)
+        figures["lpips"], figures["lpips_hole"] = found
+    if "identity" in networks:
+        figures["identity"] = metrics.identity_similarity(networks["identity"], restored.composites, restored.truths)
+    return figures
+
+
+def measure(
+    restored: Restored, judge: LoadedJudge, *, networks: Mapping[str, nnx.Module] | None = None
+) -> list[dict[str, float | list[float] | None]]:
     """Returns the figures of every image of a batch, by name; None where a figure does not exist (NaN).
 
     `hole_psnr` (clipped render, hole pixels x channels, range 2) and `known_psnr` are of the raw render, what
     describes whole images is of the composite; `best_of_k_hole_psnr` chooses among the starts by the truth, so it is a
-    bound and no result; `embedding` and `true_embedding` are the judge's.
+    bound and no result; `embedding` and `true_embedding` are the judge's. `networks` adds figures of the composites:
+    `lpips` (an Lpips) its distance in the whole image and the hole, `identity` (an ArcFace) the likeness of the faces.
     """
     figures = {n: np.asarray(v) for n, v in _of_batch(*restored[:2], restored.truths, restored.known).items()}
     by_start = np.asarray(_hole_psnrs(restored.starts, restored.truths, restored.known))
@@ -77,6 +96,7 @@ def measure(restored: Restored, judge: LoadedJudge) -> list[dict[str, float | li
         figures["diversity"] = np.asarray(_diversity(restored.starts, restored.known))
     distance, embedding, true_embedding = judge.compare(restored.composites, restored.truths)
     figures["feature_distance"] = distance
+    figures |= _by_networks(restored, networks or {})
     rows = []
     for i in range(len(restored.raw)):
         row = {name: _rounded(float(values[i])) for name, values in figures.items()}
@@ -84,6 +104,27 @@ def measure(restored: Restored, judge: LoadedJudge) -> list[dict[str, float | li
         row["true_embedding"] = [_rounded(float(x)) for x in true_embedding[i]]
         rows.append(row)
     return rows
+
+
+def check_measured(records: Records, cells: Collection[tuple[str, str]], hashes: Mapping[str, str]) -> None:
+    """Checks that finished rows have been measured by the networks that new ones would be.
+
+    Args:
+        records: finished rows and their settings.
+        cells: methods and masks, by name, whose rows count.
+        hashes: content hashes of the networks for `measure`, by name; empty for none.
+
+    Raises:
+        ValueError: where a row was measured by others, or by none.
+    """
+    for row in records.rows.values():
+        theirs = records.settings.get(row["fingerprint"], {}).get(MEASURED_BY, {})
+        if (row["method"], row["mask"]) in cells and theirs != hashes:
+            named = [", ".join(f"{k} {v[:12]}" for k, v in sorted(x.items())) or "none" for x in (theirs, hashes)]
+            raise ValueError(
+                f"{records.folder} holds rows of {row['method']} on {row['mask']} measured by other networks (--lpips, "
+                f"--identity_metric): theirs {named[0]}, yours {named[1]}; give the same ones, or name another --output"
+            )
 
 
 def _rounded(value: float) -> float | None:

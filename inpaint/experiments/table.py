@@ -11,12 +11,14 @@ from inpaint.metrics.frechet import FeatureStatistics, frechet_distance
 
 
 class Column(NamedTuple):
-    """A figure of the table: its name in the rows, its heading, its decimals, and that of the untouched images."""
+    """A figure of the table: its name in the rows, its heading, its decimals, that of the untouched images, and whether
+    it is left out where no row has it."""
 
     name: str
     heading: str
     decimals: int
     truth: str | None = None
+    optional: bool = False
 
 
 COLUMNS = (
@@ -25,13 +27,16 @@ COLUMNS = (
     Column("hole_ssim", "hole SSIM", 3),
     Column("ssim", "SSIM", 3),
     Column("feature_distance", "feature distance", 4),
+    Column("lpips", "LPIPS", 4, optional=True),
+    Column("lpips_hole", "hole LPIPS", 4, optional=True),
+    Column("identity", "identity", 3, optional=True),
     Column("laplacian_ratio", "Laplacian ratio", 2, "true_laplacian_ratio"),
     Column("high_band_ratio", "high-band ratio", 2, "true_high_band_ratio"),
     Column("seam", "seam", 2, "true_seam"),
     Column("diversity", "diversity", 3),
     Column("known_psnr", "known PSNR of the render, dB", 2),
 )
-COMPARED = ("hole_psnr", "hole_ssim", "feature_distance", "laplacian_ratio")
+COMPARED = ("hole_psnr", "hole_ssim", "feature_distance", "lpips", "lpips_hole", "identity", "laplacian_ratio")
 
 
 def per_image(rows: Iterable[Row], name: str) -> dict[str, float]:
@@ -84,13 +89,18 @@ def _markdown(headings: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
-def _untouched(rows: list[Row]) -> list[str]:
-    cells = [_cell(per_image(rows, c.truth), c.decimals) if c.truth else "" for c in COLUMNS]
+def _columns(by_method: Mapping[str, list[Row]]) -> list[Column]:
+    measured = {name for rows in by_method.values() for row in rows for name in row["metrics"]}
+    return [column for column in COLUMNS if column.name in measured or not column.optional]
+
+
+def _untouched(rows: list[Row], columns: list[Column]) -> list[str]:
+    cells = [_cell(per_image(rows, c.truth), c.decimals) if c.truth else "" for c in columns]
     return ["untouched images", "", *cells, "", "", ""]
 
 
 def _medians(by_method: Mapping[str, list[Row]]) -> str:
-    lines = []
+    lines, columns = [], _columns(by_method)
     for method, rows in by_method.items():
         images = len({row["image"] for row in rows})
         frechet = embedding_distance(rows)
@@ -98,25 +108,25 @@ def _medians(by_method: Mapping[str, list[Row]]) -> str:
             [
                 method,
                 str(images),
-                *[_cell(per_image(rows, c.name), c.decimals) for c in COLUMNS],
+                *[_cell(per_image(rows, c.name), c.decimals) for c in columns],
                 "-" if frechet is None else f"{frechet:.3f}",
                 f"{np.mean([row['forwards'] for row in rows]):.0f} + {np.mean([row['gradients'] for row in rows]):.0f}",
                 f"{sum(row['seconds'] for row in rows):.0f}",
             ]
         )
-    lines.append(_untouched([row for rows in by_method.values() for row in rows]))
-    headings = ["method", "images", *[c.heading for c in COLUMNS], "Frechet", "renders + gradients", "seconds"]
+    lines.append(_untouched([row for rows in by_method.values() for row in rows], columns))
+    headings = ["method", "images", *[c.heading for c in columns], "Frechet", "renders + gradients", "seconds"]
     return _markdown(headings, lines)
 
 
 def _differences(by_method: Mapping[str, list[Row]], against: str) -> str:
-    lines = []
+    lines, compared = [], [column for column in _columns(by_method) if column.name in COMPARED]
     for method, rows in by_method.items():
         if method == against:
             continue
         line = [method]
-        for name in COMPARED:
-            ours, theirs = per_image(rows, name), per_image(by_method[against], name)
+        for column in compared:
+            ours, theirs = (per_image(some, column.name) for some in (rows, by_method[against]))
             shared = sorted(set(ours) & set(theirs))
             if not shared:
                 line.append("-")
@@ -125,8 +135,7 @@ def _differences(by_method: Mapping[str, list[Row]], against: str) -> str:
             low, high = bootstrap_interval(difference)
             line.append(f"{np.median(difference):+.3g} [{low:+.3g}, {high:+.3g}]")
         lines.append(line)
-    headings = {c.name: c.heading for c in COLUMNS}
-    return _markdown(["method", *[headings[name] for name in COMPARED]], lines)
+    return _markdown(["method", *[column.heading for column in compared]], lines)
 
 
 NOTES = """\
@@ -137,6 +146,10 @@ ratio: detail in the hole / detail around it, 1 like its surroundings, less is b
 root mean square difference between the starts' holes. Renders + gradients: of the generator, for one image. Seconds:
 of all images, with compilation, as timed on the device of each row.
 """
+NOTES_ON_NETWORKS = {
+    "lpips": "LPIPS: of the composite, whole, and as the mean of its map over the hole.\n",
+    "identity": "Identity: cosine of ArcFace's embeddings of composite and truth; 1 is the same face.\n",
+}
 
 
 def report(rows: Iterable[Row], *, against: str | None = None, title: str = "Evaluation") -> str:
@@ -155,7 +168,8 @@ def report(rows: Iterable[Row], *, against: str | None = None, title: str = "Eva
     order = list(dict.fromkeys(row["method"] for row in rows))
     if against is not None and against not in order:
         raise ValueError(f"no rows of {against!r}; methods: {', '.join(order) or 'none'}")
-    parts = [f"# {title}\n", NOTES]
+    measured = {name for row in rows for name in row["metrics"]}
+    parts = [f"# {title}\n", NOTES, *[text for name, text in NOTES_ON_NETWORKS.items() if name in measured]]
     for mask in dict.fromkeys(row["mask"] for row in rows):
         here = [row for row in rows if row["mask"] == mask]
         by_method = {m: found for m in order if (found := [row for row in here if row["method"] == m])}
