@@ -4,7 +4,7 @@
 from inpaint import baselines, losses, masks, methods, metrics, operators
 from inpaint.blend import feathered, hard
 from inpaint.framing import paste
-from inpaint.objective import Term, term
+from inpaint.objective import Term, attribute_term, term
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.problem import Problem, read
 from inpaint.search.initialise import Encoded, Mean, Prescreened, RandomMapping
@@ -30,6 +30,7 @@ __all__ = [
     "Term",
     "Watched",
     "adam",
+    "attribute_term",
     "baselines",
     "feathered",
     "hard",

@@ -6,8 +6,10 @@ from stylegan_jax import command_line
 COMMANDS = {
     "restore": ("inpaint.commands.restore_command", "restore the holes of images in several ways"),
     "evaluate": ("inpaint.commands.evaluate_command", "measure methods on images whose truth is known"),
-    "train": ("inpaint.commands.train_command", "train an encoder that gives the search its starts"),
+    "train": ("inpaint.commands.train_command", "train an encoder for the starts, or a classifier for constraints"),
     "assess": ("inpaint.commands.assess_command", "measure a generator: quality, memory, what it can show"),
+    "constrain": ("inpaint.commands.constrain_command", "measure whether a semantic constraint is obeyed"),
+    "distance": ("inpaint.commands.distance_command", "compare two sets of images (FID)"),
     "mask": ("inpaint.commands.mask_command", "draw masks into files"),
 }
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from inpaint import baselines, blend, methods
+from inpaint import baselines, blend, methods, objective
+from inpaint.objective import Term
 from inpaint.search import selection
 from inpaint.search.initialise import Encoded, Initialisation, Mean, Prescreened, RandomMapping
 from inpaint.search.method import Fill, Method
@@ -26,6 +27,12 @@ class SearchConfig:
         select: "best" (lowest objective) or "diverse".
         chunk: starts run at once (0: chosen for the device).
         seed: of everything random.
+        terms: more terms of the objective, each as "name=weight" (`inpaint.objective.TERMS`).
+        mask_practice: what stands in the hole where a network compares images: "fill", "zero" or "noise".
+        attributes: semantic constraints, each as "name=target" or "name=target:weight"; target 1 for present, 0 for
+            absent.
+        attribute_weight: of constraints that name none.
+        attribute_on: what the classifier looks at, "composite" or "render".
     """
 
     space: str = "w+"
@@ -47,6 +54,11 @@ class SearchConfig:
     select: str = "best"
     chunk: int = 0
     seed: int = 0
+    terms: tuple[str, ...] = ()
+    mask_practice: str = "fill"
+    attributes: tuple[str, ...] = ()
+    attribute_weight: float = 0.05
+    attribute_on: str = "composite"
 
 
 @dataclasses.dataclass
@@ -78,6 +90,32 @@ def _initialisation(search: SearchConfig) -> Initialisation:
     return known[search.init]()
 
 
+def _number(text: str, what: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{what} must be a number, got {text!r}") from None
+
+
+def _others(search: SearchConfig) -> tuple[Term, ...]:
+    """Returns the terms that `terms` and `attributes` ask for."""
+    found = []
+    for text in search.terms:
+        name, equals, weight = text.partition("=")
+        if not equals:
+            raise ValueError(f"a term is given as name=weight, got {text!r}")
+        found.append(objective.term(name, _number(weight, f"the weight of {name}"), practice=search.mask_practice))
+    for text in search.attributes:
+        name, equals, rest = text.rpartition("=")
+        if not equals or not name:
+            raise ValueError(f"an attribute is given as name=target or name=target:weight, got {text!r}")
+        target, colon, weight = rest.partition(":")
+        strength = _number(weight, f"the weight of {name}") if colon else search.attribute_weight
+        wanted = _number(target, f"the target of {name}")
+        found.append(objective.attribute_term(name, wanted, strength, on=search.attribute_on))
+    return tuple(found)
+
+
 def _latent_search(config: RestoreConfig, images: np.ndarray | None) -> Method:
     search = config.search
     found = methods.latent_search(
@@ -92,6 +130,7 @@ def _latent_search(config: RestoreConfig, images: np.ndarray | None) -> Method:
         guess_distance=search.guess_distance,
         noise=search.noise,
         initialisation=_initialisation(search),
+        others=_others(search),
     )
     return dataclasses.replace(found, name=config.method)
 
@@ -118,7 +157,9 @@ def _brief(config: RestoreConfig, images: np.ndarray | None) -> Method:
     changed = [name for name in fixed if getattr(search, name) != getattr(own, name)]
     if changed:
         raise ValueError(f"the method brief has {', '.join(changed)} of its own; use latent_search to change them")
-    return methods.brief(steps=search.steps, lr=search.lr, initialisation=_initialisation(search))
+    return methods.brief(
+        steps=search.steps, lr=search.lr, initialisation=_initialisation(search), others=_others(search)
+    )
 
 
 def _fitted(name: str, images: np.ndarray | None) -> np.ndarray:
@@ -129,12 +170,14 @@ def _fitted(name: str, images: np.ndarray | None) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class NamedMethod:
-    """What a method's name stands for: how it is built, what it does in one line, and its default settings."""
+    """What a method's name stands for: how it is built, what it does in one line, its default settings, whether it is
+    fitted on training images, and whether it searches latents."""
 
     build: Callable[[RestoreConfig, np.ndarray | None], Method | Fill]
     summary: str
     defaults: Callable[[], RestoreConfig] = RestoreConfig
     needs_images: bool = False
+    searches: bool = True
 
 
 METHODS = {
@@ -160,17 +203,20 @@ METHODS = {
         "baseline: the mean of training images",
         lambda: RestoreConfig(method="mean_face"),
         needs_images=True,
+        searches=False,
     ),
     "biharmonic": NamedMethod(
         lambda config, images: baselines.biharmonic(),
         "baseline: the smoothest continuation of the known pixels",
         lambda: RestoreConfig(method="biharmonic"),
+        searches=False,
     ),
     "ridge": NamedMethod(
         lambda config, images: baselines.ridge(_fitted("ridge", images), noise=config.ridge_noise),
         "baseline: linear regression from known to hole pixels, fitted on training images",
         lambda: RestoreConfig(method="ridge"),
         needs_images=True,
+        searches=False,
     ),
 }
 

@@ -3,7 +3,7 @@
 
 import dataclasses
 
-from inpaint.objective import term
+from inpaint.objective import Term, term
 from inpaint.search.initialise import Encoded, Initialisation, Prescreened, RandomMapping
 from inpaint.search.method import Method, Phase
 from inpaint.search.schedule import adam
@@ -23,6 +23,7 @@ def latent_search(
     guess_distance: float = 0.0,
     noise: str = "const",
     initialisation: Initialisation | None = None,
+    others: tuple[Term, ...] = (),
 ) -> Method:
     """Returns a search by Adam under NVlabs' schedule, in one space or first in W and then in W+.
 
@@ -39,6 +40,7 @@ def latent_search(
         mahalanobis, mean_distance, guess_distance: weights of the priors (0: off).
         noise: "const" (the stored noise maps) or "none", which gives smoother images.
         initialisation: where starts begin; by default the best of 256 random latents.
+        others: more terms of the objective, from `inpaint.term` and `inpaint.attribute_term`.
 
     Raises:
         ValueError: for unknown names or settings out of range.
@@ -51,7 +53,7 @@ def latent_search(
         raise ValueError(f"need steps >= 1 and coarse_share in [0, 1), got {steps} and {coarse_share}")
     priors = {"mahalanobis": mahalanobis, "mean_distance": mean_distance, "guess_distance": guess_distance}
     weights = {data: 1.0} | priors
-    terms = tuple(term(name, weight) for name, weight in weights.items() if weight)
+    terms = (*(term(name, weight) for name, weight in weights.items() if weight), *others)
     coarse = round(steps * coarse_share) if space == "w+" else 0
     phases = ()
     if coarse:
@@ -71,6 +73,7 @@ def encoder_search(
     mahalanobis: float = 0.0,
     noise: str = "none",
     jitter: float = 1.0,
+    others: tuple[Term, ...] = (),
 ) -> Method:
     """Returns a search in W+ by Adam that begins about an encoder's guess and is held near it.
 
@@ -85,6 +88,7 @@ def encoder_search(
         guess_distance, mahalanobis: weights of the distances to the guess and to the mean of W (0: off).
         noise: "const" (the stored noise maps) or "none"; encoders of `inpaint train` know the generator without noise.
         jitter: see `inpaint.Encoded`.
+        others: more terms of the objective, from `inpaint.term` and `inpaint.attribute_term`.
 
     Raises:
         ValueError: for settings out of range.
@@ -98,17 +102,30 @@ def encoder_search(
         guess_distance=guess_distance,
         noise=noise,
         initialisation=Encoded(jitter),
+        others=others,
     )
     return dataclasses.replace(found, name="encoder_search")
 
 
-def brief(*, steps: int = 300, lr: float = 0.1, initialisation: Initialisation | None = None) -> Method:
+def brief(
+    *,
+    steps: int = 300,
+    lr: float = 0.1,
+    initialisation: Initialisation | None = None,
+    others: tuple[Term, ...] = (),
+) -> Method:
     """Returns the course brief's method: gradient descent on w in W from random starts.
 
     `argmin_w |known * (x - G(w))|^2`, here per known value; Adam with NVlabs' schedule, which the brief leaves open.
+    Its optional constraints, a regulariser or a classifier's answer, are `others`.
     """
     found = latent_search(
-        space="w", steps=steps, lr=lr, mahalanobis=0.0, initialisation=initialisation or RandomMapping()
+        space="w",
+        steps=steps,
+        lr=lr,
+        mahalanobis=0.0,
+        initialisation=initialisation or RandomMapping(),
+        others=others,
     )
     return Method("brief", found.phases, found.initialisation)
 

@@ -142,6 +142,7 @@ def score_table(result: Result, selection: Selection, image: np.ndarray, *, seed
                 "candidate": int(result.candidates[start]),
                 "total": float(result.scores[start]),
                 "terms": {name: float(share[start]) for name, share in result.terms.items()},
+                "attributes": {name: float(p[start]) for name, p in result.attributes.items()},
                 "known_psnr": float(fits[start]),
                 "frozen": bool(result.frozen[start]),
             }

@@ -20,7 +20,10 @@ _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error, and 
 def _print_help(program: str, command: ModuleType) -> None:
     """Prints what a command does and its flags, which absl would do for the main module only."""
     print(f"{program} [flags]\n\n{command.__doc__}")
-    for module in (command.__name__, __name__):
+    package = command.__name__.split(".")[0]
+    shared = [x.__name__ for x in vars(command).values() if isinstance(x, ModuleType)]
+    own = [name for name in shared if name.split(".")[0] == package and name != command.__name__]
+    for module in (command.__name__, *own, __name__):
         for flag in sorted(flags.FLAGS.flags_by_module_dict().get(module, ()), key=lambda flag: flag.name):
             default = "" if flag.default in (None, False) else f" (default: {flag.default_as_str})"
             text = f"{flag.help}{default}"

@@ -74,24 +74,32 @@ def random_labels(key: Array, c_dim: int, n: int) -> Array | None:
     return jax.nn.one_hot(jax.random.randint(key, (n,), 0, c_dim), c_dim)
 
 
-def estimate_w_statistics(key: Array, generator: Generator, *, samples: int = 10_000) -> WStatistics:
-    """Returns the mean and covariance of `mapping(z)`, in the dtype of the weights.
+def estimate_w_statistics(
+    key: Array, generator: Generator, *, samples: int = 10_000, transform: Callable[[Array], Array] | None = None
+) -> WStatistics:
+    """Returns the mean and covariance of `mapping(z)`, or of what `transform` makes of it, in the dtype of the weights.
 
     Args:
         key: of the normal `z`, and of uniform labels for a conditional generator.
         generator: whose mapping network is sampled.
         samples: number of `z`, at least 2; taken 1,000 at a time. Where w is z, they are known without any.
+        transform: of w `[n, w_dim]`, shape for shape; None leaves it.
+
+    Raises:
+        ValueError: too few samples, or a transform where w is z.
     """
     if samples < 2:
         raise ValueError(f"statistics of W need at least 2 samples, got {samples}")
     known, mapping = generator.known_w_statistics(), generator.mapping
+    if known is not None and transform is not None:
+        raise ValueError("this generator maps no latents: w is z, and has no other statistics")
     if known is not None:
         return known
     dtype = mapping.fc0.weight.dtype
     z_key, c_key = jax.random.split(key)
     z = jax.random.normal(z_key, (samples, mapping.z_dim), dtype)
     c = random_labels(c_key, mapping.c_dim, samples)
-    run = jax.jit(lambda network, z, c: network(z, c))
+    run = jax.jit(lambda network, z, c: network(z, c) if transform is None else transform(network(z, c)))
     w = np.empty((samples, mapping.w_dim))  # float64, and held once
     for i in range(0, samples, 1000):
         w[i : i + 1000] = run(mapping, z[i : i + 1000], None if c is None else c[i : i + 1000].astype(dtype))

@@ -9,15 +9,16 @@ share a folder with `--shard 0/4`, `--shard 1/4` and so on. `table.md` and `shee
 
 A method is one of those of `restore`, or a config file of it (`FILE.py` or `FILE.py:VARIANT`). `LABEL=METHOD` names
 it in the tables; `METHOD+search.mahalanobis=0.1+search.space=w` changes settings.
+
+`--lpips` and `--identity_metric` add figures of converted networks. One that the objective asks (`--perceptual`,
+`--identity`) is no judge of its results.
 """
 
-import ast
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import pathlib
-import re
+import sys
 from typing import Any
 
 import jax
@@ -27,13 +28,18 @@ from absl import flags
 import stylegan_jax as sg
 from inpaint import config as _config
 from inpaint import masks
+from inpaint.commands import networks
 from inpaint.experiments import sheet, table
 from inpaint.experiments.estimate import seconds_per_image
 from inpaint.experiments.grid import Grid, NamedConfig, load_portraits, settings_of
+from inpaint.experiments.measure import MEASURED_BY, check_measured
+from inpaint.experiments.parse import parse_method
 from inpaint.experiments.records import Identity, Records, fingerprint
 from inpaint.experiments.run import Runner
 from inpaint.metrics.judge import LoadedJudge
+from inpaint.metrics.perceptual import check_size
 from stylegan_jax import checkpoint, image_io
+from stylegan_jax.features import ArcFace, Lpips
 from stylegan_jax.training import data
 
 _DATA = flags.DEFINE_string("data", None, "Images: a folder, or an npz with uint8 images [n, h, w, c].")
@@ -62,6 +68,8 @@ _GENERATOR = flags.DEFINE_string(
     "Checkpoint directory, or one that is shipped: faces32 (the demo generator, by default), dcgan64.",
 )
 _JUDGE = flags.DEFINE_string("judge", None, "Checkpoint directory of a judge; by default the one of the package.")
+_LPIPS = flags.DEFINE_string("lpips", None, "Checkpoint of LPIPS, for the figures lpips and lpips_hole.")
+_IDENTITY_METRIC = flags.DEFINE_string("identity_metric", None, "Checkpoint of ArcFace, for the figure identity.")
 _BATCH = flags.DEFINE_integer("batch", None, "Images restored together; by default what fits.", lower_bound=1)
 _SHARD = flags.DEFINE_string("shard", "0/1", "I/N: take every N-th image, beginning with I.")
 _AGAINST = flags.DEFINE_string("against", None, "Method that the tables compare the others with.")
@@ -71,46 +79,6 @@ _PICTURES = flags.DEFINE_bool("save_images", True, "Write every composite as PNG
 _OUTPUT = flags.DEFINE_string("output", "out/evaluate", "Folder for rows, table and pictures.")
 _CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled programs (trusted input); off by default.")
 _QUIET = flags.DEFINE_bool("quiet", False, "Print the result only.")
-
-
-def _from_file(text: str) -> _config.RestoreConfig:
-    path, _, variant = text.partition(":")
-    if not pathlib.Path(path).is_file():
-        raise ValueError(f"config file {path} does not exist")
-    specification = importlib.util.spec_from_file_location(f"config_{pathlib.Path(path).stem}", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    config = module.get_config(variant)
-    if not isinstance(config, _config.RestoreConfig):
-        raise ValueError(f"{path} must return a RestoreConfig, got a {type(config).__name__}")
-    return config
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def parse_method(text: str) -> NamedConfig:
-    """Returns the method that `[LABEL=]METHOD[+SETTING=VALUE]...` describes; raises ValueError where there is none."""
-    head, *changes = re.split(r"\+(?=[A-Za-z_][\w.]*=)", text)
-    label, _, name = head.rpartition("=")
-    config = _from_file(name) if ".py" in name else _config.named(name)
-    values = {}
-    for change in changes:
-        setting, _, value = change.partition("=")
-        values[setting] = _value(value)
-    # Flags come first: what is written beside a method's name is meant for it.
-    if _STARTS.value is not None:
-        config.search.starts = _STARTS.value
-    if _STEPS.value is not None:
-        config.search.steps = _STEPS.value
-    _config.apply_overrides(config, values)
-    config.search.keep = min(config.search.keep, config.search.starts)
-    plain = text if not label else text[len(label) + 1 :]
-    return NamedConfig(label or plain, config)
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -147,27 +115,41 @@ def _training_images(grid: Grid, size: int, channels: int) -> np.ndarray | None:
 
 
 def _settings(
-    method: NamedConfig, model: sg.Model, judge: LoadedJudge, training_images: np.ndarray | None
+    method: NamedConfig,
+    model: sg.Model,
+    judge: LoadedJudge,
+    training_images: np.ndarray | None,
+    hashes: dict[str, str],
+    metric_hashes: dict[str, str],
 ) -> dict[str, Any]:
     """Returns all that decides a method's rows but the images, masks and seeds, which rows hold themselves."""
     needs_images = _config.METHODS[method.config.method].needs_images
     fitted = training_images is not None and needs_images
-    encoded = not needs_images and _config.build_method(method.config).needs_encoder
+    needs = frozenset() if needs_images else _config.build_method(method.config).needs
     shared = {
         "generator": model.content_hash,
         "generator_config": dataclasses.asdict(model.generator.config),
-        "encoder": model.encoder_hash if encoded else None,
+        "encoder": model.encoder_hash if {"guess", "encoder"} & needs else None,
+        "networks": {role: text for role, text in sorted(hashes.items()) if role in needs},
         "judge": judge.content_hash,
         "fitted_on": hashlib.sha256(training_images.tobytes()).hexdigest() if fitted else None,
         "data": {"name": pathlib.Path(_DATA.value).name, "split": _SPLIT.value},
         "mask_seed": _MASK_SEED.value,
     }
+    # Left out where there are none, so that rows from before there were any count as finished.
+    shared |= {MEASURED_BY: metric_hashes} if metric_hashes else {}
     return settings_of(method, json.loads(json.dumps(shared)))
 
 
 def _grid(model: sg.Model) -> Grid:
     default = [_config.default_method(has_encoder=model.encoder is not None)]
-    methods = tuple(parse_method(text) for text in (default if _METHODS.value is None else _METHODS.value))
+    methods = tuple(
+        parse_method(text, starts=_STARTS.value, steps=_STEPS.value)
+        for text in (default if _METHODS.value is None else _METHODS.value)
+    )
+    for method in methods:
+        if _config.METHODS[method.config.method].searches:
+            networks.constrain(method.config)
     generators = tuple(masks.parse(text) for text in _MASKS.value)
     _unique("methods", [method.label for method in methods])
     _unique("masks", [generator.name for generator in generators])
@@ -176,6 +158,32 @@ def _grid(model: sg.Model) -> Grid:
     portraits = load_portraits(_DATA.value, resolution=model.resolution, split=_SPLIT.value, limit=_LIMIT.value)
     portraits = portraits._replace(images=data.with_channels(portraits.images, model.generator.config.image_channels))
     return Grid(methods, generators, portraits, _seeds(_SEEDS.value), _MASK_SEED.value)
+
+
+def _networks(grid: Grid) -> networks.Networks:
+    """Returns what the objectives of a grid ask beside the generator."""
+    searches = [m.config for m in grid.methods if _config.METHODS[m.config.method].searches]
+    built = [_config.build_method(config) for config in searches]
+    return networks.load(
+        frozenset().union(*(method.needs for method in built)),
+        [name for method in built for name in method.attributes],
+    )
+
+
+def _metric_networks(resolution: int, asked: dict[str, str]) -> networks.Networks:
+    """Returns the networks that measure beside the judge; `asked` are the hashes of those that objectives ask."""
+    found, hashes = {}, {}
+    for name, flag, kind in (("lpips", _LPIPS, Lpips), ("identity", _IDENTITY_METRIC, ArcFace)):
+        if flag.value is None:
+            continue
+        found[name], hashes[name] = checkpoint.load_network(flag.value, kind)
+        if hashes[name] in asked.values():
+            print(
+                f"note: --{flag.name} is what the objective asks too, so it is no judge of the results", file=sys.stderr
+            )
+    if "lpips" in found:
+        check_size(found["lpips"], (resolution, resolution))
+    return networks.Networks(found, hashes)
 
 
 def main(arguments: list[str]) -> int:
@@ -196,10 +204,23 @@ def main(arguments: list[str]) -> int:
     name = "rows.jsonl" if shard[1] == 1 else f"rows-{shard[0]}-of-{shard[1]}.jsonl"
     records = Records(folder, name=name)
     training_images = _training_images(grid, model.resolution, model.generator.config.image_channels)
-    settings = {m.label: _settings(m, model, judge, training_images) for m in grid.methods}
+    asked = _networks(grid)
+    measuring = _metric_networks(model.resolution, asked.hashes)
+    check_measured(records, {(m.label, mask.name) for m in grid.methods for mask in grid.masks}, measuring.hashes)
+    settings = {
+        m.label: _settings(m, model, judge, training_images, asked.hashes, measuring.hashes) for m in grid.methods
+    }
     prints = {label: fingerprint(found) for label, found in settings.items()}
     if not _TABLE_ONLY.value:
-        runner = Runner(model, judge, grid, training_images=training_images, batch=_BATCH.value)
+        runner = Runner(
+            model,
+            judge,
+            grid,
+            networks=asked.found,
+            metric_networks=measuring.found,
+            training_images=training_images,
+            batch=_BATCH.value,
+        )
         units = list(grid.units(records, prints, batch=runner.batch, shard=shard))
         if _DRY_RUN.value:
             _print_plan(grid, units, runner, records, shard)

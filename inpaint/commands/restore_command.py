@@ -34,7 +34,7 @@ import inpaint
 import stylegan_jax as sg
 from inpaint import config as _config
 from inpaint import default_config, film, framing, inputs, output
-from inpaint.commands import report
+from inpaint.commands import networks, report
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.search.method import Fill
 from stylegan_jax import checkpoint, command_line, image_io, rendering
@@ -122,6 +122,7 @@ def _resolved() -> _config.RestoreConfig:
     for flag in (_STARTS, _KEEP, _STEPS, _SEED, _SPACE, _INIT):
         if flag.value is not None:
             setattr(config.search, flag.name, flag.value)
+    networks.constrain(config)
     if _KEEP.value is None:
         config.search.keep = min(config.search.keep, config.search.starts)
     return config
@@ -176,6 +177,7 @@ class _Restorer:
     config: _config.RestoreConfig
     method: inpaint.Method | Fill
     model: sg.Model
+    networks: networks.Networks
     label: np.ndarray | None
     fitted_on: str | None
 
@@ -217,7 +219,8 @@ class _Restorer:
                 "label": _LABEL.value,
                 "film": _FILM_FORMAT.value if _FILM.value else None,
                 "fitted_on": self.fitted_on,
-                "encoder": self.model.encoder_hash if self.method.needs_encoder else None,
+                "encoder": self.model.encoder_hash if {"guess", "encoder"} & self.method.needs else None,
+                "networks": self.networks.hashes,
                 "generator_config": dataclasses.asdict(self.model.generator.config),
             },
             "hole_share": round(prepared.hole_share, 6),
@@ -258,6 +261,7 @@ class _Restorer:
             self.method,
             starts=search.starts,
             key=jax.random.key(search.seed),
+            networks=self.networks.found,
             label=self.label,
             image_ids=[settings["inputs"]["image_id"]],
             chunk=search.chunk or None,
@@ -358,7 +362,8 @@ def main(arguments: list[str]) -> int:
     if method is None:
         images = _training_images(model)
         method, fitted_on = _config.build_method(config, images=images), hashlib.sha256(images.tobytes()).hexdigest()
-    restorer = _Restorer(config, method, model, _label(model), fitted_on)
+    asked = networks.load(method.needs, method.attributes)
+    restorer = _Restorer(config, method, model, asked, _label(model), fitted_on)
     device, search = jax.devices()[0], config.search
     _say(f"device     {device.platform} ({device.device_kind}), jax {jax.__version__}")
     _say(f"generator  {_GENERATOR.value or 'demo'}, {model.resolution} px, {(model.content_hash or '')[:12]}")

@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m inpaint train`: trains an encoder of images with holes for a frozen generator.
+"""`python -m inpaint train`: trains an encoder of images with holes for a frozen generator, or a classifier.
 
     python -m inpaint train --data faces64.npz --split train --generator checkpoints/faces --output runs/encoder
+    python -m inpaint train --data faces64.npz --split train --check tune --output runs/teeth \
+        --config configs/classifier_teeth.py
 
-`restore` and `evaluate` use it when they are told `--encoder runs/encoder/model`, or when it lies in the folder
+The type of the settings says which: an EncoderTrainConfig (the default) an encoder, a ClassifierTrainConfig a
+classifier of one attribute, whose labels are an array of the npz.
+
+`restore` and `evaluate` use an encoder when they are told `--encoder runs/encoder/model`, or when it lies in the folder
 `encoder` of the generator's checkpoint. Settings come from `--config FILE` and `--config.NAME=VALUE`; a run stops and
-resumes without loss. Without --data it learns from the generator's own samples alone.
+resumes without loss. Without --data an encoder learns from the generator's own samples alone.
 """
 
 import pathlib
+from typing import Any
 
 import jax
 from absl import flags
 from ml_collections import config_flags
 
 import stylegan_jax as sg
-from inpaint.learned import default_config
+from inpaint.learned import attribute_classifier, default_config
+from inpaint.learned.attribute_classifier import ClassifierTrainConfig, ClassifierTrainer
 from inpaint.learned.masked_encoder import EncoderTrainConfig, EncoderTrainer
 from stylegan_jax import checkpoint, command_line
 from stylegan_jax.encoders import MaskedEncoder
@@ -23,6 +30,9 @@ from stylegan_jax.training import data
 
 _DATA = flags.DEFINE_string("data", None, "Training images: a folder, or an npz with uint8 images [n, h, w, c].")
 _SPLIT = flags.DEFINE_string("split", None, "Take only the images of an npz whose 'split' is this, e.g. train.")
+_CHECK = flags.DEFINE_list(
+    "check", [], "Splits on which a trained classifier is measured, beside kernel ridge regression on pixels."
+)
 _GENERATOR = flags.DEFINE_string(
     "generator",
     None,
@@ -45,7 +55,30 @@ def main(arguments: list[str]) -> int:
         raise ValueError("--output is needed")
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
-    config = command_line.typed_config(_CONFIG.value, EncoderTrainConfig, field="mask_pool")
+    if isinstance(_CONFIG.value, ClassifierTrainConfig):
+        return _train_classifier(_CONFIG.value)
+    return _train_encoder(command_line.typed_config(_CONFIG.value, EncoderTrainConfig, field="mask_pool"))
+
+
+def _run(run: EncoderTrainer | ClassifierTrainer, what: str, provenance: dict[str, Any]) -> int:
+    """Trains to the end, or until interrupted; returns the exit code."""
+    device = jax.devices()[0]
+    print(f"{what}, {device.platform} {device.device_kind}", flush=True)
+    try:
+        run.run(
+            provenance=provenance,
+            report=lambda line: print("  ".join(f"{name} {value}" for name, value in line.items()), flush=True),
+        )
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command resumes {_OUTPUT.value} at its last snapshot", flush=True)
+        return 130
+    print(f"done: {_OUTPUT.value}/model")
+    return 0
+
+
+def _train_encoder(config: EncoderTrainConfig) -> int:
+    if _CHECK.value:
+        raise ValueError("--check measures classifiers; an encoder is measured by `python -m inpaint evaluate`")
     model = sg.load(_GENERATOR.value)
     images, source = None, {"source": "samples of the generator"}
     if _DATA.value:
@@ -56,16 +89,31 @@ def main(arguments: list[str]) -> int:
         config.generated = config.batch
     initial = checkpoint.load_network(_INITIAL.value, MaskedEncoder) if _INITIAL.value else (None, None)
     run = EncoderTrainer(config, model, images, _OUTPUT.value, initial=initial[0])
-    device = jax.devices()[0]
     shown = "its own samples" if images is None else f"{len(images)} images"
-    print(f"{shown} at {model.resolution} px, {device.platform} {device.device_kind}", flush=True)
-    try:
-        run.run(
-            provenance=source | {"initial": initial[1]},
-            report=lambda line: print("  ".join(f"{name} {value}" for name, value in line.items()), flush=True),
+    return _run(run, f"{shown} at {model.resolution} px", source | {"initial": initial[1]})
+
+
+def _train_classifier(config: ClassifierTrainConfig) -> int:
+    for flag in (_GENERATOR, _INITIAL):
+        if flag.value:
+            raise ValueError(f"--{flag.name} belongs to an encoder; a classifier has no use for it")
+    if not _DATA.value:
+        raise ValueError("a classifier needs --data, an npz with labels")
+
+    def read(split: str | None):
+        return data.load_labelled_images(
+            _DATA.value, labels=config.labels, resolution=config.resolution, split=split, channels=3
         )
-    except KeyboardInterrupt:
-        print(f"interrupted; the same command resumes {_OUTPUT.value} at its last snapshot", flush=True)
-        return 130
-    print(f"done: {_OUTPUT.value}/model")
-    return 0
+
+    images, labels = read(_SPLIT.value)
+    checked = {split: read(split) for split in _CHECK.value}
+    run = ClassifierTrainer(config, images, labels, _OUTPUT.value)
+    provenance = data.provenance(_DATA.value, split=_SPLIT.value, licence=_LICENCE.value)
+    what = f"{len(images)} images at {config.resolution} px, {config.attribute} on {int(labels.sum())}"
+    status = _run(run, what, provenance)
+    for split, (others, truth) in checked.items() if status == 0 else ():
+        found = attribute_classifier.predict(run.classifier(), others, attribute=config.attribute)
+        print(f"{split}: {attribute_classifier.agreement(found, truth).line()}")
+        found = attribute_classifier.kernel_ridge(images, labels, others)
+        print(f"{split}, kernel ridge regression: {attribute_classifier.agreement(found, truth).line()}")
+    return status

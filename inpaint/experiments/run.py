@@ -3,10 +3,12 @@
 
 import pathlib
 import time
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 import stylegan_jax as sg
 from inpaint import config as _config
@@ -40,6 +42,8 @@ class Runner:
         judge: LoadedJudge,
         grid: Grid,
         *,
+        networks: Mapping[str, nnx.Module] | None = None,
+        metric_networks: Mapping[str, nnx.Module] | None = None,
         training_images: np.ndarray | None = None,
         batch: int | None = None,
     ):
@@ -49,13 +53,16 @@ class Runner:
             model: the generator.
             judge: the judging network.
             grid: what will be run.
+            networks: what objectives ask beside the model, by role; see `solve`.
+            metric_networks: what else measures the results; see `measure`.
             training_images: `[n, h, w, c]` in [-1, 1], for methods that are fitted on them.
             batch: images restored together; by default what fills a chunk, 8 at most.
 
         Raises:
             ValueError: where a method's settings make no sense.
         """
-        self.model, self.judge, self.grid = model, judge, grid
+        self.model, self.judge, self.grid, self.networks = model, judge, grid, networks
+        self.metric_networks = metric_networks
         self.methods = {m.label: _config.build_method(m.config, images=training_images) for m in grid.methods}
         self.chunk = default_chunk(model.generator)
         self.batch = {m.label: batch or self._batch(m) for m in grid.methods}
@@ -96,6 +103,7 @@ class Runner:
             method,
             starts=search.starts,
             key=jax.random.key(unit.seed),
+            networks=self.networks,
             image_ids=portraits.ids,
             chunk=min(search.chunk or self.chunk, full * search.starts),
         )
@@ -104,7 +112,8 @@ class Runner:
         composites = np.stack(
             [_config.composite(unit.method.config, r, x, k) for r, x, k in zip(raw, truths, known, strict=True)]
         )
-        figures = measure(Restored(raw, composites, result.raw, truths, known), self.judge)
+        restored = Restored(raw, composites, result.raw, truths, known)
+        figures = measure(restored, self.judge, networks=self.metric_networks)
         rows = []
         for i, figure in enumerate(figures[:count]):
             rows.append(

@@ -20,3 +20,22 @@ def mahalanobis(ws: Array, mean: Array, whitening: Array) -> Array:
     `mean` is one for all layers, `[w_dim]`, or one for each, `[num_ws, w_dim]`.
     """
     return jnp.mean(jnp.square((ws - jnp.atleast_2d(mean)) @ whitening))
+
+
+def p_space(ws: Array) -> Array:
+    """Returns `LeakyReLU_5(w)`, which undoes the last activation of a mapping network; any shape.
+
+    In this space mapped latents are nearly normal (Zhu et al. 2020, "Improved StyleGAN Embedding", section 3.2).
+    """
+    return jnp.where(ws >= 0, ws, 5 * ws)
+
+
+def style_spread(ws: Array) -> Array:
+    """Returns `mean_l |w_l - w_0|_2` over l from 1 on, for `ws` `[num_ws, w_dim]`: how far W+ is left from W.
+
+    The delta regularisation of Tov et al. 2021, "Designing an Encoder for StyleGAN Image Manipulation", equation 4,
+    with a mean in place of its sum. Its gradient at equal latents is taken as 0.
+    """
+    squares = jnp.sum(jnp.square(ws[1:] - ws[:1]), axis=-1)
+    apart = squares > 0
+    return jnp.mean(jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)) if len(ws) > 1 else jnp.zeros(())

@@ -19,7 +19,7 @@ from inpaint import objective
 from inpaint.objective import Candidate, Context
 from inpaint.problem import Problem
 from inpaint.search.method import Phase
-from stylegan_jax import latents
+from stylegan_jax import classifiers, latents
 
 
 class Start(NamedTuple):
@@ -40,10 +40,10 @@ class Lanes(NamedTuple):
 
 
 class Frozen(NamedTuple):
-    """A context with its generator split into graph (static) and arrays, for use as arguments of jitted functions."""
+    """A context with its networks split into graph (static) and arrays, for use as arguments of jitted functions."""
 
     graph: Any
-    arrays: tuple[Any, Array, Array]
+    arrays: tuple[Any, Context]
 
 
 class Evaluation(NamedTuple):
@@ -57,13 +57,14 @@ class Evaluation(NamedTuple):
 
 def split_context(context: Context) -> Frozen:
     """Returns the context ready for `run_phase` and `evaluate`."""
-    graph, state = nnx.split(context.generator)
-    return Frozen(graph, (state, context.w_mean, context.w_whitening))
+    graph, state = nnx.split((context.generator, dict(context.networks)))
+    return Frozen(graph, (state, context._replace(generator=None, networks={})))
 
 
-def merge_context(graph: Any, arrays: tuple[Any, Array, Array]) -> Context:
-    """Returns the context that `split_context` split; the arrays are `(state, [w_dim], [w_dim, w_dim])`."""
-    return Context(nnx.merge(graph, arrays[0]), *arrays[1:])
+def merge_context(graph: Any, arrays: tuple[Any, Context]) -> Context:
+    """Returns the context that `split_context` split; `arrays` are the state of its networks, and the rest of it."""
+    generator, networks = nnx.merge(graph, arrays[0])
+    return arrays[1]._replace(generator=generator, networks=networks)
 
 
 def _evaluate_one(v: Array, lane: Lanes, context: Context, phase: Phase) -> Evaluation:
@@ -107,6 +108,18 @@ def _advance(starts: Start, lanes: Lanes, arrays: Any, *, graph: Any, phase: Pha
 def _evaluate(v: Array, lanes: Lanes, arrays: Any, *, graph: Any, phase: Phase) -> Evaluation:
     context = merge_context(graph, arrays)
     return jax.vmap(lambda v, lane: _evaluate_one(v, lane, context, phase))(v, lanes)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "attribute"))
+def _attribute_log_odds(images: Array, lanes: Lanes, arrays: Any, *, graph: Any, attribute: str) -> Array:
+    classifier = merge_context(graph, arrays).networks["classifier"]
+    shown = jax.vmap(lambda image, lane: objective.composite(image, lane.problem))(jnp.clip(images, -1, 1), lanes)
+    return classifiers.log_odds(classifier, shown, attribute)
+
+
+def attribute_probability(images: Array, lanes: Lanes, context: Frozen, attribute: str) -> Array:
+    """Returns the probability `[starts]` of an attribute on the composites of renders `[starts, h, w, c]`."""
+    return jax.nn.sigmoid(_attribute_log_odds(images, lanes, context.arrays, graph=context.graph, attribute=attribute))
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "source", "target"))

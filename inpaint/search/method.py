@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import optax
 
-from inpaint.objective import Term
+from inpaint.objective import ATTRIBUTE, Term
 from inpaint.problem import Problem
 from inpaint.search.initialise import Encoded, Initialisation
 from stylegan_jax import latents
@@ -36,6 +36,11 @@ class Phase:
         if len(set(names)) != len(names):
             raise ValueError(f"terms of a phase must have different names, got {', '.join(names)}")
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the attributes that its terms constrain."""
+        return tuple(t.name.removeprefix(ATTRIBUTE) for t in self.terms if t.name.startswith(ATTRIBUTE))
+
 
 @dataclasses.dataclass(frozen=True)
 class Method:
@@ -56,10 +61,15 @@ class Method:
         return sum(phase.steps for phase in self.phases)
 
     @property
-    def needs_encoder(self) -> bool:
-        """Whether an encoder's guess enters the starts or the objective."""
-        terms = [term.name for phase in self.phases for term in phase.terms]
-        return isinstance(self.initialisation, Encoded) or "guess_distance" in terms
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the attributes that the last phase's objective constrains."""
+        return self.phases[-1].attributes
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Roles of what starts and objective look for beside the generator, see `inpaint.objective.ROLES`."""
+        needs = {role for phase in self.phases for term in phase.terms for role in term.needs}
+        return frozenset(needs | ({"guess"} if isinstance(self.initialisation, Encoded) else set()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +88,11 @@ class Fill:
         return 0
 
     @property
-    def needs_encoder(self) -> bool:
-        """It has no use for one."""
-        return False
+    def needs(self) -> frozenset[str]:
+        """Nothing beside the problem."""
+        return frozenset()
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """None can be asked for."""
+        return ()

@@ -3,7 +3,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +14,12 @@ from jax import Array
 
 import stylegan_jax as sg
 from inpaint import losses
-from inpaint.objective import Context
+from inpaint.objective import ROLES, Context
 from inpaint.problem import Problem
 from inpaint.search import loop
 from inpaint.search.initialise import Initialisation
 from inpaint.search.method import Fill, Method, Phase
-from stylegan_jax import latents
+from stylegan_jax import encoders, latents
 
 
 class Progress(NamedTuple):
@@ -60,6 +60,7 @@ class Result:
         labels: class labels `[..., c_dim]` of a conditional generator, or None.
         chunk: starts run at once; with the device it makes a run repeatable bit for bit.
         forwards, gradients: for one image, how often the generator ran alone and together with its gradient.
+        attributes: probability `[...]` of every constrained attribute on the composite with the known pixels.
     """
 
     problem: Problem
@@ -75,6 +76,7 @@ class Result:
     chunk: int
     forwards: int = 0
     gradients: int = 0
+    attributes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def default_chunk(generator: sg.Generator) -> int:
@@ -86,19 +88,37 @@ def default_chunk(generator: sg.Generator) -> int:
     return int(np.clip(budget // per_start, 1, 64))
 
 
-def make_context(model: sg.Model | sg.Generator) -> Context:
-    """Returns what terms need from a model; a bare generator gets statistics of W estimated with a fixed key."""
+def make_context(
+    model: sg.Model | sg.Generator, *, networks: Mapping[str, nnx.Module] | None = None, needs: Iterable[str] = ()
+) -> Context:
+    """Returns what terms need from a model; a bare generator gets statistics of W estimated with a fixed key.
+
+    Args:
+        model: a loaded model, or a generator.
+        networks: by role; encoder and discriminator are the model's own where they are not given.
+        needs: roles that will be looked for, see `inpaint.objective.ROLES`.
+
+    Raises:
+        ValueError: where something is needed and not there.
+    """
     if not isinstance(model, sg.Model):
         model = sg.Model(model)
-    statistics = model.w_statistics
+    statistics, key = model.w_statistics, jax.random.key(0)
     if statistics is None:
-        statistics = latents.estimate_w_statistics(jax.random.key(0), model.generator)
-    return Context(model.generator, statistics.mean, statistics.whitening())
-
-
-@functools.partial(jax.jit, static_argnames="graph")
-def _encode(image: Array, known: Array, state: Any, *, graph: Any) -> Array:
-    return nnx.merge(graph, state)(image[None], known[None])[0]
+        statistics = latents.estimate_w_statistics(key, model.generator)
+    given = {"encoder": model.encoder, "discriminator": model.discriminator} | dict(networks or {})
+    unknown = sorted(set(given) - set(ROLES))
+    if unknown:
+        raise ValueError(f"no network has the role {unknown[0]!r}; roles are {', '.join(ROLES)}")
+    found = {role: given[role] for role in sorted(needs) if given.get(role) is not None}
+    for role in needs:
+        if role not in found and role not in ("guess", "p_space"):
+            raise ValueError(f"the objective needs the role {role!r}, which nothing fills: {ROLES[role]}")
+    p_space = None
+    if "p_space" in needs:
+        own = latents.estimate_w_statistics(key, model.generator, transform=losses.p_space)
+        p_space = (own.mean, own.whitening())
+    return Context(model.generator, statistics.mean, statistics.whitening(), networks=found, p_space=p_space)
 
 
 def _guess(model: sg.Model | sg.Generator, problem: Problem) -> Array:
@@ -111,11 +131,11 @@ def _guess(model: sg.Model | sg.Generator, problem: Problem) -> Array:
         )
     if problem.operator.known is None:
         raise ValueError("the encoder reads images with holes, and this problem has no mask")
-    graph, state = nnx.split(encoder)
     known = (problem.operator.known > 0.5).astype(jnp.float32)
     # One at a time: the guess of an image must not depend on how many there are.
     pairs = zip(problem.measurement, known, strict=True)
-    return jnp.stack([_encode(image, shown, state, graph=graph) for image, shown in pairs])
+    guesses = [encoders.encode(encoder, x[None], known=k[None], generator=model.generator)[0] for x, k in pairs]
+    return jnp.stack(guesses)
 
 
 def _check(generator: sg.Generator, problem: Problem, starts: int, label: Array | None) -> None:
@@ -216,6 +236,7 @@ def solve(
     *,
     starts: int = 8,
     key: Array,
+    networks: Mapping[str, nnx.Module] | None = None,
     label: Array | None = None,
     image_ids: Sequence[int] | None = None,
     chunk: int | None = None,
@@ -232,6 +253,8 @@ def solve(
         method: see `inpaint.methods`; a fill ignores all options that follow and has one start.
         starts: latents optimised for every image.
         key: of everything random. A start's result depends on the key, its image's id and its own number only.
+        networks: what terms of the objective need beside the model, by role (`inpaint.objective.ROLES`), for example
+            `{"classifier": stylegan_jax.classifiers...}`.
         label: class `[c_dim]` for a conditional generator; None gives every start a class of its own.
         image_ids: non-negative integers that stand for the images in the keys (default 0, 1, ...).
         chunk: starts run at once; by default what should fit the device.
@@ -253,7 +276,7 @@ def solve(
         generator = model.generator if isinstance(model, sg.Model) else model
         _check(generator, problem, 1, None)
         return _result(problem, _fill(problem, method), single=single, chunk=1)
-    context = make_context(model)
+    context = make_context(model, networks=networks, needs=method.needs)
     label = None if label is None else jnp.asarray(label, context.w_mean.dtype)
     _check(context.generator, problem, starts, label)
     images = problem.measurement.shape[0]
@@ -267,7 +290,7 @@ def solve(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     count = method.initialisation.candidates(starts)
-    guess = _guess(model, problem) if method.needs_encoder else None
+    guess = _guess(model, problem) if "guess" in method.needs else None
     frozen_context = loop.split_context(context)
     v, c = _draw(
         key,
@@ -401,4 +424,7 @@ def _run_chunk(
         "terms": final.shares,
         "traces": jnp.concatenate(traces).T,
         "frozen": frozen,
+        "attributes": {
+            name: loop.attribute_probability(final.image, lanes, context, name) for name in method.attributes
+        },
     }

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flags that say what an objective asks for beside the known pixels, and the networks that answer."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from absl import flags
+from flax import nnx
+
+from inpaint.config import METHODS, RestoreConfig
+from inpaint.objective import ROLES
+from stylegan_jax import checkpoint, classifiers
+from stylegan_jax.features import ArcFace, Lpips
+
+_ATTRIBUTE = flags.DEFINE_multi_string(
+    "attribute",
+    None,
+    "Semantic constraint, NAME=1 (present) or NAME=0 (absent), or NAME=TARGET:WEIGHT; may be given more than once.",
+)
+_TERMS = flags.DEFINE_list("terms", None, "More terms of the objective, as name=weight,name=weight.")
+_CLASSIFIER = flags.DEFINE_string(
+    "classifier", None, "Checkpoint of the classifier that --attribute asks; by default the demo one (teeth_visible)."
+)
+_PERCEPTUAL = flags.DEFINE_string("perceptual", None, "Checkpoint of LPIPS, for the term lpips.")
+_IDENTITY = flags.DEFINE_string("identity", None, "Checkpoint of ArcFace, for the term identity.")
+
+_KINDS = {
+    "classifier": (_CLASSIFIER, classifiers.StoredClassifier),
+    "perceptual": (_PERCEPTUAL, Lpips),
+    "identity": (_IDENTITY, ArcFace),
+}
+
+
+class Networks(NamedTuple):
+    """Networks by role, and the content hash of each."""
+
+    found: dict[str, nnx.Module]
+    hashes: dict[str, str]
+
+
+def constrain(config: RestoreConfig) -> None:
+    """Sets in `config` what --attribute and --terms ask for; raises ValueError where its method has no objective."""
+    method = METHODS.get(config.method)
+    for flag in (_ATTRIBUTE, _TERMS):
+        if flag.value is not None and method is not None and not method.searches:
+            raise ValueError(f"--{flag.name} constrains a search, and the method {config.method} makes none")
+    if _ATTRIBUTE.value is not None:
+        config.search.attributes = tuple(_ATTRIBUTE.value)
+    if _TERMS.value is not None:
+        config.search.terms = tuple(_TERMS.value)
+
+
+def load(needs: Iterable[str], attributes: Iterable[str]) -> Networks:
+    """Returns the networks that `needs` names and no generator's checkpoint holds.
+
+    Raises:
+        ValueError: where one is needed and not named, named and not needed, of another kind, or where the classifier
+            does not know one of `attributes`.
+    """
+    found, hashes = {}, {}
+    for role, (flag, kinds) in _KINDS.items():
+        path = flag.value
+        if path is None and role == "classifier":
+            path = checkpoint.CLASSIFIER
+        if role not in needs:
+            if flag.value is not None:
+                raise ValueError(f"--{flag.name} is given, but nothing in the objective asks for it")
+        elif path is None:
+            raise ValueError(f"the objective needs the role {role!r}: {ROLES[role]}")
+        else:
+            found[role], hashes[role] = checkpoint.load_network(path, kinds)
+    for name in attributes:
+        classifiers.attribute_index(found["classifier"], name)
+    return Networks(found, hashes)
