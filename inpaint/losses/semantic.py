@@ -7,22 +7,23 @@ from jax import Array
 
 from stylegan_jax import classifiers
 
-SHIFT = 2  # pixels, of the shifted views
+SHIFT = 2  # pixels, of the moved views
 
 
 def views(image: Array) -> Array:
-    """Returns an image `[h, w, c]` as it is, mirrored, smoothed, and shifted to four sides, `[7, h, w, c]`.
+    """Returns an image `[h, w, c]` as it is, mirrored and moved down, and smoothed and moved to the right,
+    `[3, h, w, c]`.
 
     A face keeps its attributes in all of them; a pattern that only fools a classifier seldom does.
     """
     height, width, _ = image.shape
-    padded = jnp.pad(image, ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
-    corners = [(0, SHIFT), (2 * SHIFT, SHIFT), (SHIFT, 0), (SHIFT, 2 * SHIFT)]
-    shifted = [padded[top : top + height, left : left + width] for top, left in corners]
-    inner = padded[SHIFT - 1 : SHIFT + height + 1, SHIFT - 1 : SHIFT + width + 1]
-    rows = (inner[:-2] + 2 * inner[1:-1] + inner[2:]) / 4
+    border = SHIFT + 1  # one pixel more for the smoothing
+    padded = jnp.pad(image, ((border, border), (border, border), (0, 0)), mode="edge")
+    mirrored = padded[1 : 1 + height, border : border + width][:, ::-1]
+    moved = padded[SHIFT : SHIFT + height + 2, : width + 2]
+    rows = (moved[:-2] + 2 * moved[1:-1] + moved[2:]) / 4
     smooth = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
-    return jnp.stack([image, image[:, ::-1], smooth, *shifted])
+    return jnp.stack([image, mirrored, smooth])
 
 
 def attribute_loss(

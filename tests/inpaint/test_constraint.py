@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from inpaint import sample
 from inpaint.experiments import constraint
 from inpaint.learned import attribute_classifier as learned
 from inpaint.learned.attribute_classifier import Agreement, ClassifierTrainConfig, ClassifierTrainer
@@ -163,6 +164,14 @@ def test_blind_sheets_keep_their_key():
 def test_obedience_is_judged_by_the_second_classifier():
     one = constraint.Constrained(np.zeros((3, 1, 1, 3)), np.zeros(3), np.ones(3), np.asarray([0.9, 0.5, 0.1]))
     assert one.obeyed(1.0).tolist() == [True, False, False] and one.obeyed(0.0).tolist() == [False, True, True]
+
+
+def test_the_shipped_classifier():
+    """It is the one that the documents name, and sees the smile of the sample portrait."""
+    network, found = checkpoint.load_network(checkpoint.CLASSIFIER, classifiers.StoredClassifier)
+    assert found.startswith("4bd74fb669ca") and network.attributes == ("teeth_visible",)
+    portrait = (sample.portrait(64) + 1) * 127.5
+    assert learned.predict(network, np.rint(portrait)[None].astype(np.uint8), attribute="teeth_visible")[0] > 0
 
 
 def test_commands(tmp_path, save_generator, run_commands):
