@@ -110,6 +110,7 @@ def leaves(tree):
     return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+@pytest.mark.slow
 def test_resumed_training_equals_uninterrupted(tmp_path, shared_compilations):
     """A kill between snapshots changes no bit; the encoder changes, the generator does not; another one is refused."""
     model, images, lines = make_model(), random_images(6), []
@@ -186,6 +187,7 @@ def test_the_search_begins_at_the_guess_and_is_held_there():
     assert set(result.terms) == {"l2", "guess_distance"}
 
 
+@pytest.mark.slow
 def test_a_start_about_the_guess_does_not_depend_on_its_neighbours():
     """Neither on other images nor on the number of starts; starts differ."""
     model = dataclasses.replace(make_model(), encoder=make_encoder())

@@ -271,6 +271,7 @@ def test_bad_input_gives_one_clear_line(name, refused):
     assert BAD[name][1] in stderr
 
 
+@pytest.mark.slow
 def test_assess_for_real(folder, run_commands):
     """Figures and pictures are there; held-back images must be held back; nothing is overwritten unasked."""
     options = ["--generator=generator", "--judge=judge", "--data=images.npz", "--split=report", "--samples=32"]

@@ -135,6 +135,7 @@ def test_scan_equals_single_steps(x64):
     assert_same(result, searched(), 1e-9)
 
 
+@pytest.mark.slow
 def test_float32_stays_close_for_five_steps():
     """Float32 searches amplify rounding, so only a short one is compared across chunk sizes; equal ones bit for bit."""
     model, method, problem = make_generator(0, "f32"), make_method(5), make_problem(0, 1, 2, dtype=np.float32)

@@ -67,6 +67,7 @@ def test_checkpoint_of_a_single_network(judge, tmp_path):
         checkpoint.save_network(tmp_path / "judge", judge, provenance={})
 
 
+@pytest.mark.slow
 def test_training_resumes(tmp_path, shared_compilations):
     """A run stopped half-way and resumed ends with the weights of one that was not."""
     images = RNG.integers(0, 256, (8, 16, 16, 3), np.uint8)

@@ -166,7 +166,7 @@ def discriminator_outputs(inputs, dtype, *, gradients):
     return outputs
 
 
-@pytest.mark.parametrize("precision", ["f64", "f32"])
+@pytest.mark.parametrize("precision", ["f64", pytest.param("f32", marks=pytest.mark.slow)])
 def test_reference_outputs(precision, strict_types):
     """Every key that the fixture holds is computed and equal."""
     with jax.enable_x64(precision == "f64"):

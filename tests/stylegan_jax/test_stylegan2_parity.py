@@ -177,13 +177,11 @@ def samples_at_kink(name, key):
 
 
 # Every fixture in one precision, because each takes seconds to compile; `-m slow` has the other ones.
-BOTH = ("sg2_base",)
-IN_FLOAT32 = ("sg2_paper", "sg2_Gorig_Dorig", "sg2_filter_sep8", "sg2_era_py37_torch17", *BOTH)
-NOT_IN_FLOAT64 = set(IN_FLOAT32) - set(BOTH)
+IN_FLOAT32 = ("sg2_paper", "sg2_Gorig_Dorig", "sg2_filter_sep8", "sg2_era_py37_torch17")
 
 
 def is_slow(name, precision):
-    return name in NOT_IN_FLOAT64 if precision == "f64" else name not in IN_FLOAT32
+    return name in IN_FLOAT32 if precision == "f64" else name not in IN_FLOAT32
 
 
 @pytest.mark.parametrize(
