@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from stylegan_jax import latents
 
+SEED, SAMPLES = 0, 10_000  # of the latents from which mean and covariance of W are estimated
+W_STATISTICS = f"{SAMPLES} latents, key {SEED}"  # what provenance says of them
+
 
 def move_to_jax(arrays: dict[str, np.ndarray]) -> None:
     """Replaces `arrays` {our name: array [...]} by arrays of JAX, on a CPU without a copy where they are aligned.
@@ -41,7 +44,7 @@ def build(network: Network, arrays: Mapping[str, np.ndarray]) -> nnx.Module:
 
 
 def build_generator(
-    network: Network, arrays: Mapping[str, np.ndarray], *, seed: int = 0, samples: int = 10_000
+    network: Network, arrays: Mapping[str, np.ndarray], *, seed: int = SEED, samples: int = SAMPLES
 ) -> tuple[nnx.Module, latents.WStatistics]:
     """Returns our generator with `arrays` {our name: array [...]}, and the mean and covariance of W.
 

@@ -113,10 +113,6 @@ class StoredClassifier:
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns {our name: float32 array}; raises `ConversionError` with everything that is wrong."""
         arrays = transfer(self.tensors, [entry.rule for entry in self.table])
-        negative = [entry.source for entry in self.table if (entry.destination or "").endswith("/variance")]
-        negative = [name for name in negative if (self.tensors[name].read() < 0).any()]
-        if negative:
-            raise ConversionError(*(f"{name} holds negative variances" for name in negative))
         for name in LEVELS:
             if name in self.tensors and not float(self.tensors[name].read()) <= 0:
                 raise ConversionError(f"{name} is not 0: saved before the network had grown to its full size")

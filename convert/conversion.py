@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convert import description, encoders, standalone
+from convert.building import W_STATISTICS
+from convert.destination import check_destination
 from convert.encoders_conversion import convert_encoder
 from convert.errors import ConversionError, concerning, shown
 from convert.network import Network
@@ -21,10 +23,7 @@ if TYPE_CHECKING:
     import stylegan_jax
 
 GENERATORS = ("G_ema", "G")
-CHECKPOINT_MARK = "_CHECKPOINT_METADATA"  # orbax writes this file last, into every complete checkpoint
 ALIGNMENT = 64  # bytes; JAX takes over memory of the CPU that begins at a multiple of it
-W_STATISTICS_SEED = 0
-W_STATISTICS_SAMPLES = 10_000
 
 
 def convert(
@@ -68,7 +67,7 @@ def convert(
     """
     for file in (source, linear):
         if file is not None:
-            _check_destination(os.path.abspath(file), os.path.abspath(destination), overwrite=overwrite)
+            check_destination(file, destination, overwrite=overwrite)
     of_generators = {
         "--network": network is not None,
         "--nodiscriminator": not discriminator,
@@ -170,17 +169,6 @@ def inspect(
     }
 
 
-def _check_destination(source: str, destination: str, *, overwrite: bool) -> None:
-    if not os.path.lexists(destination):
-        return
-    if not overwrite:
-        raise ConversionError("exists already; name another place, or pass --overwrite", source=destination)
-    if not os.path.isfile(os.path.join(destination, CHECKPOINT_MARK)):
-        raise ConversionError("is no checkpoint; --overwrite replaces only checkpoints", source=destination)
-    if os.path.realpath(source).startswith(os.path.join(os.path.realpath(destination), "")):
-        raise ConversionError("holds the source itself, which --overwrite would delete", source=destination)
-
-
 def _choose(found: Source, *, network: str, discriminator: bool) -> list[str]:
     if network not in GENERATORS:
         raise ConversionError(f"network must be {' or '.join(GENERATORS)}, got {shown(network)}")
@@ -235,7 +223,7 @@ def _provenance(found: Source, names: list[str], networks: dict[str, Network]) -
         "format": found.format,
         "networks": names,
         "licence": found.licence,
-        "w_statistics": f"{W_STATISTICS_SAMPLES} latents, key {W_STATISTICS_SEED}",
+        "w_statistics": W_STATISTICS,
         **networks["generator"].notes(),
     }
 
@@ -246,9 +234,7 @@ def _build(plans: dict[str, Network], arrays: dict[str, dict[str, np.ndarray]], 
     from convert.building import build, build_generator, move_to_jax
 
     move_to_jax(arrays["generator"])
-    generator, statistics = build_generator(
-        plans["generator"], arrays["generator"], seed=W_STATISTICS_SEED, samples=W_STATISTICS_SAMPLES
-    )
+    generator, statistics = build_generator(plans["generator"], arrays["generator"])
     discriminator = None
     if "discriminator" in plans:
         move_to_jax(arrays["discriminator"])

@@ -126,9 +126,6 @@ class DcganNetwork(Network):
     def arrays(self, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
         """Returns {our name: float32 array}; raises `ConversionError` with everything that is wrong."""
         arrays = super().arrays(allow_nonfinite=allow_nonfinite)
-        negative = [n for n, array in arrays.items() if n.endswith("/variance") and (array < 0).any()]
-        if negative:
-            raise ConversionError(*(f"{name} holds negative variances" for name in negative))
         return arrays | {name: np.zeros(shape, np.float32) for name, shape in self.generated.items()}
 
     def notes(self) -> dict[str, str]:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from convert.building import W_STATISTICS
+from convert.destination import check_destination
 from convert.encoders import FORMAT, LICENCE, EncoderFile, read_encoder
 from convert.errors import ConversionError, concerning
 
 if TYPE_CHECKING:
     import stylegan_jax
 
-CHECKPOINT_MARK = "_CHECKPOINT_METADATA"  # orbax writes this file last, into every complete checkpoint
-SEED, SAMPLES = 0, 10_000  # of the latents from which mean and covariance of W are estimated
 NEAR = 1e-3  # of the largest value: how far two means of W of the same generator may lie apart
 
 
@@ -50,8 +50,8 @@ def convert_encoder(
       ConversionError: the file is damaged, hostile or of another kind, `generator` is missing or not the one that the
         encoder was trained for, or the destination exists or cannot be written. Lists every problem found.
     """
+    check_destination(source, destination, overwrite=overwrite)
     destination = pathlib.Path(os.path.abspath(destination))
-    _check_destination(destination, pathlib.Path(os.path.abspath(source)), overwrite=overwrite)
     with concerning(source):
         found = read_encoder(source)
         if generator is None and found.decoder is None:
@@ -77,17 +77,6 @@ def convert_encoder(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _check_destination(destination: pathlib.Path, source: pathlib.Path, *, overwrite: bool) -> None:
-    if not os.path.lexists(destination):
-        return
-    if not overwrite:
-        raise ConversionError("exists already; name another place, or pass --overwrite", source=str(destination))
-    if not (destination / CHECKPOINT_MARK).is_file():
-        raise ConversionError("is no checkpoint; --overwrite replaces only checkpoints", source=str(destination))
-    if source.resolve().is_relative_to(destination.resolve()):
-        raise ConversionError("holds the source itself, which --overwrite would delete", source=str(destination))
-
-
 def _arrays(found: EncoderFile, *, with_decoder: bool, allow_nonfinite: bool) -> dict[str, dict[str, np.ndarray]]:
     networks = {"encoder": found} | ({"decoder": found.decoder} if with_decoder else {})
     arrays, problems = {}, []
@@ -111,8 +100,8 @@ def _decoder(found: EncoderFile, arrays: dict[str, np.ndarray]) -> stylegan_jax.
     from convert.building import build_generator, move_to_jax
 
     move_to_jax(arrays)
-    network, statistics = build_generator(found.decoder, arrays, seed=SEED, samples=SAMPLES)
-    provenance = _facts(found) | {"networks": ["decoder"], "w_statistics": f"{SAMPLES} latents, key {SEED}"}
+    network, statistics = build_generator(found.decoder, arrays)
+    provenance = _facts(found) | {"networks": ["decoder"], "w_statistics": W_STATISTICS}
     return stylegan_jax.Model(network, w_statistics=statistics, provenance=provenance | found.decoder.notes())
 
 

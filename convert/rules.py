@@ -182,8 +182,8 @@ def transfer(
       {our name: C-contiguous float32 array}.
 
     Raises:
-      ConversionError: lists every tensor that has no rule, cannot be read, is not finite, or differs from another
-        tensor that must be equal.
+      ConversionError: lists every tensor that has no rule, cannot be read, is not finite, holds variances
+        below 0, or differs from another tensor that must be equal.
     """
     arrays: dict[str, np.ndarray] = {}
     problems = []
@@ -201,6 +201,8 @@ def transfer(
         if destination is None:
             continue
         array = np.array(rule.transform(array), order="C")
+        if destination.endswith("/variance") and (array < 0).any():
+            problems.append(f"{name} holds negative variances")
         if destination in arrays and not np.array_equal(arrays[destination], array, equal_nan=True):
             problems.append(f"{name} differs from the other tensors that become {destination}; all must be equal")
         arrays[destination] = array

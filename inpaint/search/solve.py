@@ -229,6 +229,38 @@ def _choose(
     return np.argsort(np.where(np.isfinite(scores), scores, np.inf), axis=1, kind="stable")[:, :starts]
 
 
+def _begin(
+    key: Array, ids: np.ndarray, chunks: _Chunks, context: loop.Frozen, method: Method, label: Array | None
+) -> tuple[Array, Array | None, np.ndarray]:
+    """Returns where the starts of `chunks` begin: variables and labels of all lanes, `[images * starts, ...]`, and
+    which candidates they were, `[images, starts]`; `ids` `[images]` name the images' keys."""
+    images, starts, guess = chunks.images, chunks.per_image, chunks.guess
+    count = method.initialisation.candidates(starts)
+    v, c = _draw(
+        key,
+        jnp.asarray(np.repeat(ids, count)),
+        jnp.asarray(np.tile(np.arange(count), images)),
+        None if guess is None else jnp.repeat(guess, count, axis=0),
+        label,
+        context.arrays,
+        graph=context.graph,
+        initialisation=method.initialisation,
+        space=method.phases[0].space,
+    )
+    # The sweep over the pool takes the same lanes at once as the search, so that both use one compiled evaluation.
+    chosen = _choose(_Chunks(chunks.problem, guess, count, chunks.size), v, c, context, method, starts)
+    lanes = (np.arange(images)[:, None] * count + chosen).reshape(-1)
+    return v[lanes], None if c is None else c[lanes], chosen
+
+
+def _ids(image_ids: Sequence[int] | None, problem: Problem) -> np.ndarray:
+    images = problem.measurement.shape[0]
+    ids = np.arange(images) if image_ids is None else np.asarray(image_ids)
+    if ids.shape != (images,):
+        raise ValueError(f"image_ids must name each of the {images} images once, got {ids.shape[0]}")
+    return ids
+
+
 def solve(
     model: sg.Model | sg.Generator,
     problem: Problem,
@@ -279,38 +311,19 @@ def solve(
     context = make_context(model, networks=networks, needs=method.needs)
     label = None if label is None else jnp.asarray(label, context.w_mean.dtype)
     _check(context.generator, problem, starts, label)
-    images = problem.measurement.shape[0]
-    ids = np.arange(images) if image_ids is None else np.asarray(image_ids)
-    if ids.shape != (images,):
-        raise ValueError(f"image_ids must name each of the {images} images once, got {ids.shape[0]}")
+    ids = _ids(image_ids, problem)
     chunk = default_chunk(context.generator) if chunk is None else chunk
     if steps_per_call is None:
         steps_per_call = 1 if jax.default_backend() == "cpu" else 25
     for name, value in (("chunk", chunk), ("steps_per_call", steps_per_call), ("watch_every", watch_every)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    count = method.initialisation.candidates(starts)
     guess = _guess(model, problem) if "guess" in method.needs else None
-    frozen_context = loop.split_context(context)
-    v, c = _draw(
-        key,
-        jnp.asarray(np.repeat(ids, count)),
-        jnp.asarray(np.tile(np.arange(count), images)),
-        None if guess is None else jnp.repeat(guess, count, axis=0),
-        label,
-        frozen_context.arrays,
-        graph=frozen_context.graph,
-        initialisation=method.initialisation,
-        space=method.phases[0].space,
-    )
-    # The sweep over the pool takes the same lanes at once as the search, so that both use one compiled evaluation.
-    sweep = _Chunks(problem, guess, count, min(chunk, images * starts))
-    chosen = _choose(sweep, v, c, frozen_context, method, starts)
-    lanes = (np.arange(images)[:, None] * count + chosen).reshape(-1)
-    v, c = v[lanes], None if c is None else c[lanes]
-    chunks = _Chunks(problem, guess, starts, chunk)
-    found = _search(chunks, v, c, frozen_context, method, steps_per_call, progress, watch and (watch, watch_every))
-    found |= {"candidates": chosen, "labels": None if c is None else np.asarray(c).reshape(images, starts, -1)}
+    chunks, frozen = _Chunks(problem, guess, starts, chunk), loop.split_context(context)
+    v, c, chosen = _begin(key, ids, chunks, frozen, method, label)
+    found = _search(chunks, v, c, frozen, method, steps_per_call, progress, watch and (watch, watch_every))
+    found |= {"candidates": chosen, "labels": None if c is None else np.asarray(c).reshape(*chosen.shape, -1)}
+    count = method.initialisation.candidates(starts)
     pool = count if count > starts else 0
     return _result(
         problem,

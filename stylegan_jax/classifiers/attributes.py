@@ -5,9 +5,10 @@ Images are `[n, h, w, 3]` in [-1, 1], red first. An answer is a log-odds `log(p 
 """
 
 import difflib
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
+from flax import nnx
 from jax import Array
 
 # In CelebA's own order, which is that of Anycost GAN's network.
@@ -70,6 +71,22 @@ class Classifier(Protocol):
 
     def __call__(self, images: Array) -> Array:
         """Returns log-odds `[n, len(attributes)]` of `images` `[n, h, w, 3]`, each of its own image alone."""
+
+
+class AttributeNetwork(nnx.Module):
+    """A classifier that is a network; `config` holds its `attributes` and `resolution`."""
+
+    config: Any
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of what is answered, in the order of the columns."""
+        return self.config.attributes
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of the images that it looks at, in pixels."""
+        return self.config.resolution
 
 
 def check_attributes(attributes: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from flax import nnx
 from jax import Array
 
 from stylegan_jax import layers, parameters, stylegan1
-from stylegan_jax.classifiers.attributes import check_attributes, check_images, check_sign, resize
+from stylegan_jax.classifiers.attributes import AttributeNetwork, check_attributes, check_images, check_sign, resize
 from stylegan_jax.ops import convolution, resample
 
 
@@ -106,7 +106,7 @@ def shrink(images: Array, size: int) -> Array:
     return images.reshape(n, size, factor, size, factor, channels).mean((2, 4))
 
 
-class CelebaHqClassifier(nnx.Module):
+class CelebaHqClassifier(AttributeNetwork):
     """The network; `classifier(images)` resizes them by `shrink`."""
 
     def __init__(self, config: CelebaHqConfig, *, rngs: nnx.Rngs):
@@ -122,16 +122,6 @@ class CelebaHqClassifier(nnx.Module):
     def from_arrays(cls, config: CelebaHqConfig, arrays: Mapping[str, Array]) -> "CelebaHqClassifier":
         """Returns the network with weights `{"fromrgb/weight": [1, 1, 3, c], ...}`; names and shapes must match."""
         return parameters.fill(cls, config, arrays)
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """The name of what is answered, in a tuple."""
-        return self.config.attributes
-
-    @property
-    def resolution(self) -> int:
-        """Height and width of the images that the network looks at, in pixels."""
-        return self.config.resolution
 
     def logits(self, images: Array) -> Array:
         """Returns what the network itself gives, `[n, 1]`.

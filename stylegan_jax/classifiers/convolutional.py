@@ -43,7 +43,7 @@ class ConvolutionalConfig:
             )
 
 
-class ConvolutionalClassifier(nnx.Module):
+class ConvolutionalClassifier(_attributes.AttributeNetwork):
     """Maps images `[n, h, w, 3]` in [-1, 1] to log-odds `[n, attributes]`; other sizes than its own are resampled.
 
     Stages of convolutions with leaky ReLU, halved by averages of 2 x 2, then a dense layer that sees every position:
@@ -62,16 +62,6 @@ class ConvolutionalClassifier(nnx.Module):
     def _convolutions(self) -> list[tuple[str, int]]:
         count = range(self.config.convolutions)
         return [(f"stage{i}_conv{j}", width) for i, width in enumerate(self.config.widths) for j in count]
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """Names of what it answers, in the order of its columns."""
-        return self.config.attributes
-
-    @property
-    def resolution(self) -> int:
-        """Height and width of the images that it looks at, in pixels."""
-        return self.config.resolution
 
     def __call__(self, images: Array) -> Array:
         """Returns log-odds `[n, attributes]` of `images` `[n, h, w, 3]` in [-1, 1], each of its own image alone.

@@ -5,10 +5,9 @@ import dataclasses
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array
 
-from stylegan_jax.classifiers.attributes import check_attributes, check_images, check_sign, resize
+from stylegan_jax.classifiers.attributes import AttributeNetwork, check_attributes, check_images, check_sign, resize
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +49,7 @@ def _columns(outputs: Array, columns: tuple[int, ...] | None, count: int) -> Arr
     return outputs if columns is None else outputs[:, jnp.asarray(columns)]
 
 
-class FunctionClassifier(nnx.Module):
+class FunctionClassifier(AttributeNetwork):
     """A function of images, or a Flax NNX module, as a classifier.
 
     The weights of a module are this one's too: arguments, not constants, of a jitted function that takes it.
@@ -61,16 +60,6 @@ class FunctionClassifier(nnx.Module):
     def __init__(self, function: Callable[[Array], Array], config: FunctionConfig):
         self.function = function
         self.config = config
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """Names of what is answered, in the order of the columns."""
-        return self.config.attributes
-
-    @property
-    def resolution(self) -> int:
-        """Height and width of the images that the function takes, in pixels."""
-        return self.config.resolution
 
     def __call__(self, images: Array) -> Array:
         """Returns log-odds `[n, attributes]`, positive for present.

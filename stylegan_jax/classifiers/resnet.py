@@ -16,7 +16,7 @@ from flax import nnx
 from jax import Array
 
 from stylegan_jax import dcgan, parameters
-from stylegan_jax.classifiers.attributes import CELEBA, check_attributes, check_images, check_sign
+from stylegan_jax.classifiers.attributes import CELEBA, AttributeNetwork, check_attributes, check_images, check_sign
 from stylegan_jax.ops import convolution, pooling
 
 EPSILON = 1e-5  # of batch normalisation
@@ -120,7 +120,7 @@ def fit(images: Array, size: int) -> Array:
     return images if images.shape[1:3] == (size, size) else pooling.resize_corners(images, (size, size))
 
 
-class AttributeResNet(nnx.Module):
+class AttributeResNet(AttributeNetwork):
     """The network; `classifier(images)` resizes them as its authors do, by `fit`."""
 
     def __init__(self, config: AttributeResNetConfig, *, rngs: nnx.Rngs):
@@ -136,16 +136,6 @@ class AttributeResNet(nnx.Module):
     def from_arrays(cls, config: AttributeResNetConfig, arrays: Mapping[str, Array]) -> "AttributeResNet":
         """Returns the network with weights `{"stem/weight": [7, 7, 3, c], ...}`; names and shapes must match."""
         return parameters.fill(cls, config, arrays)
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """Names of what is answered, in the order of the columns."""
-        return self.config.attributes
-
-    @property
-    def resolution(self) -> int:
-        """Height and width of the images that the network looks at, in pixels."""
-        return self.config.resolution
 
     def logits(self, images: Array) -> Array:
         """Returns the logits of both classes of every attribute, `[n, attributes, 2]`.

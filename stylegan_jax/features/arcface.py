@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -16,6 +15,7 @@ from stylegan_jax import parameters
 from stylegan_jax.dcgan import BatchNorm
 from stylegan_jax.features.irse import EPSILON, Irse, IrseConfig
 from stylegan_jax.features.vgg import Convolution
+from stylegan_jax.ops.pooling import adaptive_average_pool
 
 # Where a face stands in an FFHQ-aligned image, as fractions of its size (of 256 pixels: rows 35:223, columns 32:220).
 FACE_ROWS = (35 / 256, 223 / 256)
@@ -82,25 +82,6 @@ class ArcFace(nnx.Module):
         return x / jnp.linalg.norm(x, axis=1, keepdims=True)
 
 
-def _averages(size: int, outputs: int) -> np.ndarray:
-    """Returns the matrix `[outputs, size]` of adaptive average pooling: windows of whole pixels that may overlap."""
-    matrix = np.zeros((outputs, size))
-    for i in range(outputs):
-        first, end = i * size // outputs, -(-(i + 1) * size // outputs)
-        matrix[i, first:end] = 1 / (end - first)
-    return matrix
-
-
-def adaptive_average_pool(x: Array, size: int) -> Array:
-    """Returns `x` `[n, h, w, c]` averaged to `[n, size, size, c]`.
-
-    Output i is the mean of the pixels from `floor(i h / size)` up to `ceil((i + 1) h / size)`: PyTorch's
-    AdaptiveAvgPool2d, no resampling in the usual sense.
-    """
-    rows, columns = (jnp.asarray(_averages(length, size), x.dtype) for length in x.shape[1:3])
-    return jnp.einsum("ih,nhwc,jw->nijc", rows, x, columns)
-
-
 def face_crop(images: Array, *, size: int = 112) -> Array:
     """Returns the faces `[n, size, size, 3]` in FFHQ-aligned `images`, as pSp's identity loss crops them.
 
@@ -114,7 +95,7 @@ def face_crop(images: Array, *, size: int = 112) -> Array:
     if images.ndim != 4 or images.shape[1] != images.shape[2]:
         raise ValueError(f"face_crop: images must be [n, r, r, 3], got {list(images.shape)}")
     (top, bottom), (left, right) = ([round(images.shape[1] * f) for f in side] for side in (FACE_ROWS, FACE_COLUMNS))
-    return adaptive_average_pool(images[:, top:bottom, left:right], size)
+    return adaptive_average_pool(images[:, top:bottom, left:right], (size, size))
 
 
 def identity_distance(embeddings0: Array, embeddings1: Array) -> Array:

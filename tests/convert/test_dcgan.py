@@ -231,7 +231,7 @@ def changed(tensors, **changes):
         ("G", {"m9_gain": np.ones(2)}, "main.9.gain is unexpected"),
         ("G", {"m7_weight": np.ones(3)}, "3 convolutions and 3 batch normalisations; a generator of a DCGAN has 2"),
         ("G", {"m6_weight": np.full((3, 3, 4, 4), np.nan)}, "main.6.weight holds 144 NaN"),
-        ("G", {"m1_running_var": [1, 1, 1, -1]}, "synthesis/b4/norm/variance holds negative variances"),
+        ("G", {"m1_running_var": [1, 1, 1, -1]}, r"main\.1\.running_var holds negative variances"),
         ("G", {"m1_bias": np.ones(0)}, "main.1.bias is empty"),
         ("D", {"m3_weight": None}, "main.3.weight is missing"),
         ("D", {"m5_weight": np.ones((2, 4, 4, 4))}, r"main.5.weight has shape \(2, 4, 4, 4\), expected \(1, 4, 4, 4\)"),
