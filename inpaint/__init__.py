@@ -7,7 +7,7 @@ from inpaint.framing import paste
 from inpaint.objective import Term, attribute_term, term
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.problem import Problem, read
-from inpaint.search.initialise import Encoded, Mean, Prescreened, RandomMapping
+from inpaint.search.initialise import Encoded, Given, Mean, Prescreened, RandomMapping
 from inpaint.search.method import Fill, Method, Phase
 from inpaint.search.schedule import adam, warmup_cosine
 from inpaint.search.selection import Selection, select
@@ -15,6 +15,7 @@ from inpaint.search.solve import Progress, Result, Watched, solve
 
 __all__ = [
     "Encoded",
+    "Given",
     "Fill",
     "Mean",
     "Method",

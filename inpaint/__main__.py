@@ -9,6 +9,7 @@ COMMANDS = {
     "train": ("inpaint.commands.train_command", "train an encoder for the starts, or a classifier for constraints"),
     "assess": ("inpaint.commands.assess_command", "measure a generator: quality, memory, what it can show"),
     "constrain": ("inpaint.commands.constrain_command", "measure whether a semantic constraint is obeyed"),
+    "initialise": ("inpaint.commands.initialise_command", "measure what it matters where a search begins"),
     "distance": ("inpaint.commands.distance_command", "compare two sets of images (FID)"),
     "mask": ("inpaint.commands.mask_command", "draw masks into files"),
 }

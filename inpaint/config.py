@@ -10,7 +10,7 @@ import numpy as np
 from inpaint import baselines, blend, methods, objective
 from inpaint.objective import Term
 from inpaint.search import selection
-from inpaint.search.initialise import Encoded, Initialisation, Mean, Prescreened, RandomMapping
+from inpaint.search.initialise import Encoded, Given, Initialisation, Mean, Prescreened, RandomMapping
 from inpaint.search.method import Fill, Method
 
 COMPOSITES = ("feathered", "hard")
@@ -21,8 +21,8 @@ class SearchConfig:
     """Settings of the search; see `inpaint.methods.latent_search` for those that it names.
 
     Attributes:
-        init: "prescreen" (the best of `pool` random latents), "random", or "mean" or "encoder" (with up to `jitter`
-            times W's spread added).
+        init: "prescreen" (the best of `pool` random latents), "random", or "mean", "encoder" or "file" (latents of an
+            earlier restoration), with up to `jitter` times W's spread added.
         starts: latents optimised for one image; keep: how many are shown.
         select: "best" (lowest objective) or "diverse".
         chunk: starts run at once (0: chosen for the device).
@@ -84,6 +84,7 @@ def _initialisation(search: SearchConfig) -> Initialisation:
         "random": lambda: RandomMapping(search.truncation_psi),
         "mean": lambda: Mean(search.jitter),
         "encoder": lambda: Encoded(search.jitter),
+        "file": lambda: Given(search.jitter),
     }
     if search.init not in known:
         raise ValueError(f"unknown init {search.init!r}; known: {', '.join(known)}")

@@ -38,7 +38,7 @@ def read_latents(path: str | os.PathLike, model: checkpoint.Model) -> tuple[np.n
         raise ValueError(f"{path} has no array 'w'; a restoration leaves latents.npz")
     ws, made_with = arrays["w"], str(arrays["generator_hash"]) if "generator_hash" in arrays else None
     noise = str(arrays["noise_mode"]) if "noise_mode" in arrays else "const"
-    if ws.ndim != 3 or ws.shape[1:] != (config.num_ws, config.w_dim):
+    if ws.ndim != 3 or not len(ws) or ws.shape[1:] != (config.num_ws, config.w_dim):
         raise ValueError(f"{path}: w must be [n, {config.num_ws}, {config.w_dim}], got {list(ws.shape)}")
     if not np.issubdtype(ws.dtype, np.floating) or not np.isfinite(ws).all():
         raise ValueError(f"{path}: w must hold finite floating-point numbers, got {ws.dtype}")

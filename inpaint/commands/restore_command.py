@@ -96,7 +96,13 @@ _KEEP = flags.DEFINE_integer("keep", None, "Results kept.")
 _STEPS = flags.DEFINE_integer("steps", None, "Optimisation steps.")
 _SEED = flags.DEFINE_integer("seed", None, "Of everything random.")
 _SPACE = flags.DEFINE_string("space", None, "Latent space searched: z, w or w+.")
-_INIT = flags.DEFINE_string("init", None, "Where starts begin: encoder, prescreen, random or mean.")
+_INIT = flags.DEFINE_string("init", None, "Where starts begin: encoder, prescreen, random, mean or file.")
+_LATENTS = flags.DEFINE_string(
+    "latents",
+    None,
+    "For --init file, which it implies: the latents.npz of an earlier restoration, whose best result the starts begin "
+    "about; for a folder of images, the folder that an earlier call wrote.",
+)
 _LABEL = flags.DEFINE_integer("label", None, "Class for a conditional generator; by default every start draws one.")
 _FILM = flags.DEFINE_bool("film", False, "Write an animation of how the results came about.")
 _FILM_FORMAT = flags.DEFINE_enum("film_format", "webp", image_io.ANIMATIONS, "Of the animation.")
@@ -122,6 +128,10 @@ def _resolved() -> _config.RestoreConfig:
     for flag in (_STARTS, _KEEP, _STEPS, _SEED, _SPACE, _INIT):
         if flag.value is not None:
             setattr(config.search, flag.name, flag.value)
+    if _LATENTS.value is not None and _INIT.value is None:
+        config.search.init = "file"
+    if (config.search.init == "file") != (_LATENTS.value is not None):
+        raise ValueError(f"--init file and --latents belong together; init is {config.search.init}")
     networks.constrain(config)
     if _KEEP.value is None:
         config.search.keep = min(config.search.keep, config.search.starts)
@@ -165,6 +175,18 @@ def _photograph(source: inputs.Source) -> Photograph:
     return found
 
 
+def _latents_file(source: inputs.Source | None) -> pathlib.Path | None:
+    """Returns the file of the latents that an image's starts begin about, if any."""
+    if _LATENTS.value is None:
+        return None
+    path = pathlib.Path(_LATENTS.value)
+    many = _IMAGE.value is not None and pathlib.Path(_IMAGE.value).is_dir()
+    path = path / source.name / "latents.npz" if many else path
+    if not path.is_file():
+        raise ValueError(f"--latents: {path} is no file; an earlier restoration leaves latents.npz in its folder")
+    return path
+
+
 def _say(text: str) -> None:
     if not _QUIET.value:
         print(text, flush=True)
@@ -202,6 +224,7 @@ class _Restorer:
     def settings(self, source: inputs.Source | None, prepared: Prepared) -> dict[str, Any]:
         """Returns what decides the result of an image, for `config.json`."""
         points = None if source is None or source.landmarks is None else source.landmarks.tolist()
+        latents = _latents_file(source)
         return {
             "image": "sample portrait" if source is None else str(source.image),
             "mask": None if source is None or source.mask is None else str(source.mask),
@@ -218,8 +241,9 @@ class _Restorer:
                 "mask_band": _BAND.value,
                 "label": _LABEL.value,
                 "film": _FILM_FORMAT.value if _FILM.value else None,
+                "latents_sha256": None if latents is None else checkpoint.file_sha256(latents),
                 "fitted_on": self.fitted_on,
-                "encoder": self.model.encoder_hash if {"guess", "encoder"} & self.method.needs else None,
+                "encoder": self.model.encoder_hash if self._encoder_used(latents) else None,
                 "networks": self.networks.hashes,
                 "generator_config": dataclasses.asdict(self.model.generator.config),
             },
@@ -227,6 +251,9 @@ class _Restorer:
             "method": self.method.name,
             "config": dataclasses.asdict(self.config),
         }
+
+    def _encoder_used(self, latents: pathlib.Path | None) -> bool:
+        return "encoder" in self.method.needs or (latents is None and "guess" in self.method.needs)
 
     def composites(self, raw: np.ndarray, prepared: Prepared) -> np.ndarray:
         """Returns renders `[n, h, w, c]` with the known pixels of the input."""
@@ -253,6 +280,7 @@ class _Restorer:
         )
         if warning and show:
             print(f"warning    {name}: {warning}", flush=True)
+        latents = _latents_file(source)
         recorder = film.Recorder() if _FILM.value and self.method.steps else None
         began = time.perf_counter()
         result = inpaint.solve(
@@ -262,6 +290,7 @@ class _Restorer:
             starts=search.starts,
             key=jax.random.key(search.seed),
             networks=self.networks.found,
+            guess=None if latents is None else rendering.read_latents(latents, self.model)[0][0],
             label=self.label,
             image_ids=[settings["inputs"]["image_id"]],
             chunk=search.chunk or None,

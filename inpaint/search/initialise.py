@@ -92,8 +92,8 @@ class Encoded:
             raise ValueError("the generator has no encoder to begin with; train one with `python -m inpaint train`")
         if space is latents.Z:
             raise ValueError(
-                "an encoder's guess lies in W+, and a search in Z cannot begin there; choose another initialisation "
-                "(prescreen, random, mean)"
+                "what an encoder or a file gives lies in W+, and a search in Z cannot begin there; choose another "
+                "initialisation (prescreen, random, mean)"
             )
         offset_key, size_key = jax.random.split(key)
         mean = context.w_mean
@@ -101,3 +101,8 @@ class Encoded:
         size = self.jitter * jax.random.uniform(size_key, dtype=mean.dtype)
         ws = context.guess + size * offset[None, :]
         return ws.mean(0) if space is latents.W else ws
+
+
+@dataclasses.dataclass(frozen=True)
+class Given(Encoded):
+    """Starts begin about latents that the caller gives, spread as `Encoded` spreads them about an encoder's guess."""

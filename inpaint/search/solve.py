@@ -17,7 +17,7 @@ from inpaint import losses
 from inpaint.objective import ROLES, Context
 from inpaint.problem import Problem
 from inpaint.search import loop
-from inpaint.search.initialise import Initialisation
+from inpaint.search.initialise import Given, Initialisation
 from inpaint.search.method import Fill, Method, Phase
 from stylegan_jax import encoders, latents
 
@@ -136,6 +136,15 @@ def _guess(model: sg.Model | sg.Generator, problem: Problem) -> Array:
     pairs = zip(problem.measurement, known, strict=True)
     guesses = [encoders.encode(encoder, x[None], known=k[None], generator=model.generator)[0] for x, k in pairs]
     return jnp.stack(guesses)
+
+
+def _given(model: sg.Model | sg.Generator, guess: Array, *, images: int, single: bool) -> Array:
+    config = (model.generator if isinstance(model, sg.Model) else model).config
+    guess, latent = jnp.asarray(guess, jnp.float32), (config.num_ws, config.w_dim)
+    wanted = latent if single else (images, *latent)
+    if guess.shape != wanted:
+        raise ValueError(f"guess must be {list(wanted)}, got {list(guess.shape)}")
+    return guess[None] if single else guess
 
 
 def _check(generator: sg.Generator, problem: Problem, starts: int, label: Array | None) -> None:
@@ -269,6 +278,7 @@ def solve(
     starts: int = 8,
     key: Array,
     networks: Mapping[str, nnx.Module] | None = None,
+    guess: Array | None = None,
     label: Array | None = None,
     image_ids: Sequence[int] | None = None,
     chunk: int | None = None,
@@ -287,6 +297,7 @@ def solve(
         key: of everything random. A start's result depends on the key, its image's id and its own number only.
         networks: what terms of the objective need beside the model, by role (`inpaint.objective.ROLES`), for example
             `{"classifier": stylegan_jax.classifiers...}`.
+        guess: latents `[num_ws, w_dim]` (`[images, num_ws, w_dim]` for a batch) that take the place of the encoder's.
         label: class `[c_dim]` for a conditional generator; None gives every start a class of its own.
         image_ids: non-negative integers that stand for the images in the keys (default 0, 1, ...).
         chunk: starts run at once; by default what should fit the device.
@@ -318,7 +329,15 @@ def solve(
     for name, value in (("chunk", chunk), ("steps_per_call", steps_per_call), ("watch_every", watch_every)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    guess = _guess(model, problem) if "guess" in method.needs else None
+    given = isinstance(method.initialisation, Given)
+    if given and guess is None:
+        raise ValueError("the method begins with given latents, and none are given; pass guess (--latents)")
+    if "guess" not in method.needs:
+        guess = None
+    elif guess is None:
+        guess = _guess(model, problem)
+    else:
+        guess = _given(model, guess, images=ids.shape[0], single=single)
     chunks, frozen = _Chunks(problem, guess, starts, chunk), loop.split_context(context)
     v, c, chosen = _begin(key, ids, chunks, frozen, method, label)
     found = _search(chunks, v, c, frozen, method, steps_per_call, progress, watch and (watch, watch_every))

@@ -20,6 +20,9 @@ class TrainConfig:
         discriminator: "stylegan2", or "dcgan": strided convolutions with batch normalisation, several times as fast
             and on small data soon ahead. As a batch's own contrast is hidden from it, it wants `contrast_weight`.
         discriminator_widths: channels of the latter at 4, 8, ..., resolution / 2 (empty: those of the generator).
+        discriminator_moments: "batch", or "stored": it normalises by moments taken once, of real images before the
+            first step (those of an `initial` discriminator stay), so that it judges every image by itself.
+        discriminator_first: images for which it learns alone, where it is new and the generator is not.
         discriminator_lr: rate of its optimiser (0: `lr`); discriminator_beta1: its first beta.
         range_weight: weight of the mean square by which generated values leave [-1, 1].
         contrast_weight: weight of the distance between generated and real images in mean and spread of colours.
@@ -60,6 +63,8 @@ class TrainConfig:
     lr: float = 0.002
     discriminator: str = "stylegan2"
     discriminator_widths: tuple[int, ...] = ()
+    discriminator_moments: str = "batch"
+    discriminator_first: int = 0
     discriminator_lr: float = 0.0
     discriminator_beta1: float = 0.0
     range_weight: float = 0.0

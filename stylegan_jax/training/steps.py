@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """StyleGAN2 training (Karras et al. 2020) as pure steps over a state.
 
-Images are `[n, h, w, c]` in about [-1, 1]. The discriminator is that of StyleGAN2, or a DCGAN's, which normalises by
-its batch: real and generated images are batches of their own, and its running moments are part of the state.
+Images are `[n, h, w, c]` in about [-1, 1]. The discriminator is that of StyleGAN2, or a DCGAN's. Where
+the latter normalises by its batch, real and generated images are batches of their own, and its running moments are part
+of the state.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ class State(NamedTuple):
     path_mean: Array
     encoder: Any = None
     encoder_optimizer: Any = None
-    discriminator_moments: Any = None  # of a discriminator that normalises by its batch
+    discriminator_moments: Any = None  # of a DCGAN's discriminator
 
 
 class Networks(NamedTuple):
@@ -83,6 +84,8 @@ def _new_discriminator(config: TrainConfig, shared: dict[str, Any]) -> stylegan2
         return stylegan2.Discriminator(stylegan2.DiscriminatorConfig(**shared), rngs=rngs)
     if config.discriminator != "dcgan":
         raise ValueError(f'discriminator must be "stylegan2" or "dcgan", got {config.discriminator!r}')
+    if config.discriminator_moments not in ("batch", "stored"):
+        raise ValueError(f'discriminator_moments must be "batch" or "stored", got {config.discriminator_moments!r}')
     if config.decoding_features:
         raise ValueError("decoding_features needs the discriminator of StyleGAN2, whose features know no batch")
     widths = tuple(config.discriminator_widths) or shared["widths"][:-1]
@@ -100,11 +103,13 @@ def _discriminator_optimizer(config: TrainConfig) -> optax.GradientTransformatio
     return optax.adam(config.discriminator_lr or config.lr, b1=config.discriminator_beta1, b2=0.99, eps=1e-8)
 
 
-def create(config: TrainConfig, *, channels: int, initial: checkpoint.Model | None = None) -> tuple[Networks, State]:
+def create(
+    config: TrainConfig, *, channels: int, initial: checkpoint.Model | None = None, real: Array | None = None
+) -> tuple[Networks, State]:
     """Returns networks and state for images of `channels` channels.
 
     They are freshly initialised, but for what they share with the networks of `initial`, a model of lower or equal
-    resolution.
+    resolution. A new discriminator whose moments are stored takes them from the images `real` `[n, h, w, c]`.
 
     Raises:
         ValueError: for settings that make no network.
@@ -118,8 +123,11 @@ def create(config: TrainConfig, *, channels: int, initial: checkpoint.Model | No
     generator, discriminator = _new_generator(config, shared), _new_discriminator(config, shared)
     if initial is not None:
         generator = _begin_with(generator, initial.generator)
-        if type(initial.discriminator) is type(discriminator):
+        if _continues(discriminator, initial.discriminator):
             discriminator = _begin_with(discriminator, initial.discriminator)
+    given = initial is not None and _continues(discriminator, initial.discriminator)
+    if config.discriminator_moments == "stored" and real is not None and not given:
+        discriminator = dcgan.with_moments(discriminator, discriminator.forward_batch(real)[1])
     g_graph, g_params, g_buffers = nnx.split(generator, nnx.Param, ...)
     d_graph, d_params, d_buffers = nnx.split(discriminator, nnx.Param, ...)
     batched = isinstance(discriminator, dcgan.Discriminator)
@@ -160,6 +168,12 @@ def _new_encoder(config: TrainConfig, generator: stylegan2.Generator, initial: c
     encoder.mean[...] = statistics.mean
     encoder.scale[...] = jnp.sqrt(jnp.diag(statistics.covariance))
     return encoder
+
+
+def _continues(network: nnx.Module, earlier: nnx.Module | None) -> bool:
+    # A DCGAN's discriminator does not grow: of another size, its moments would fit no layer.
+    grows = isinstance(network, stylegan2.Discriminator)
+    return type(earlier) is type(network) and (grows or earlier.config == network.config)
 
 
 def _begin_with(network: nnx.Module, smaller: nnx.Module) -> nnx.Module:
@@ -203,10 +217,10 @@ def averaged(config: TrainConfig, average: Any, current: Any, images: Array) -> 
 
 
 def _logits(
-    discriminator: stylegan2.Discriminator | dcgan.Discriminator, images: Array
+    discriminator: stylegan2.Discriminator | dcgan.Discriminator, images: Array, config: TrainConfig
 ) -> tuple[Array, dict[str, dcgan.Moments] | None]:
     """Returns logits `[n]` and, of a discriminator that normalises by its batch, the moments of this one."""
-    if isinstance(discriminator, dcgan.Discriminator):
+    if isinstance(discriminator, dcgan.Discriminator) and config.discriminator_moments == "batch":
         return discriminator.forward_batch(images)
     return discriminator(images), None
 
@@ -232,16 +246,16 @@ def discriminator_step(
 
     def loss(parameters: Any) -> tuple[Array, tuple[dict[str, Array], Any]]:
         discriminator = networks.discriminate(state, parameters=parameters)
-        (real_logits, of_real), (fake_logits, of_fake) = _logits(discriminator, real), _logits(discriminator, fake)
+        (real_logits, of_real), (fake_logits, of_fake) = (_logits(discriminator, x, config) for x in (real, fake))
         value = losses.discriminator_logistic(real_logits, fake_logits)
         statistics = {"d_loss": value, "d_real": real_logits.mean(), "d_fake": fake_logits.mean()}
         statistics["d_sign"] = jnp.sign(real_logits).mean()
         if penalise:
-            penalty = losses.r1_penalty(lambda images: _logits(discriminator, images)[0], real)
+            penalty = losses.r1_penalty(lambda images: _logits(discriminator, images, config)[0], real)
             statistics["r1"] = penalty
             value = value + config.r1_gamma * config.r1_interval * penalty
         if of_real is None:
-            return value, (statistics, None)
+            return value, (statistics, state.discriminator_moments)
         moved = dcgan.with_moments(discriminator, dcgan.joined([of_real, of_fake]), share=MOMENTS_SHARE)
         return value, (statistics, nnx.split(moved, nnx.Param, ...)[2])
 
@@ -290,7 +304,7 @@ def generator_step(
         generator = networks.generate(parameters[0])
         fake = generator.synthesis(_mixed_ws(keys[0], generator, config.batch, config.style_mixing), noise=keys[1])
         seen = augment.augment(keys[2], fake, state.augment_p) if config.augment != "none" else fake
-        value = losses.generator_logistic(_logits(networks.discriminate(state), seen)[0])
+        value = losses.generator_logistic(_logits(networks.discriminate(state), seen, config)[0])
         statistics, path_mean = {"g_loss": value}, state.path_mean
         if config.range_weight:
             statistics["beyond_range"] = losses.beyond_range(fake)

@@ -21,8 +21,9 @@ from stylegan_jax.training.config import TrainConfig
 # Other settings (length, weights of losses, rates) may change when a run is resumed.
 FIXED_BY_STATE = (
     "resolution channel_base channel_max widths z_dim w_dim mapping_layers conv_clamp batch x_flip warm_start_images "
-    "decoding_resolution encoder_widths discriminator discriminator_widths seed"
+    "decoding_resolution encoder_widths discriminator discriminator_widths discriminator_moments seed"
 ).split()
+MOMENTS_IMAGES = 250  # about so many, from all of the data, give the moments that a discriminator stores once
 
 
 def _program(step: Callable) -> Callable:
@@ -62,13 +63,16 @@ class Trainer:
         if config.augment not in ("ada", "fixed", "none"):
             raise ValueError(f'augment must be "ada", "fixed" or "none", got {config.augment!r}')
         self.config, self.images, self.folder = config, images, pathlib.Path(folder)
-        self.networks, self.state = steps.create(config, channels=images.shape[3], initial=initial)
+        some = image_io.from_uint8(images[:: max(len(images) // MOMENTS_IMAGES, 1)])
+        self.networks, self.state = steps.create(config, channels=images.shape[3], initial=initial, real=some)
         self.components = None
         if (self.folder / "state").exists():
             self.state, metadata = checkpoint.load_state(self.folder / "state", self.state)
             self._check_same_run(metadata["config"])
         # What no step depends on is left out, so that runs which differ in it share their programs.
-        self._step_config = dataclasses.replace(config, images=0, warm_start_images=0, snapshot_images=0, seed=0)
+        self._step_config = dataclasses.replace(
+            config, images=0, warm_start_images=0, snapshot_images=0, discriminator_first=0, seed=0
+        )
 
     def _check_same_run(self, stored: dict[str, Any]) -> None:
         current = json.loads(json.dumps(dataclasses.asdict(self.config)))
@@ -115,6 +119,8 @@ class Trainer:
             config=self._step_config,
             penalise=penalise,
         )
+        if int(self.state.images) <= config.discriminator_first:
+            return statistics
         lengths = config.path_weight > 0 and step % config.path_interval == 0
         decodes = config.decoding_weight or config.decoding_features
         decoded = self._warm_batch(config.warm_start_images // config.batch + step) if decodes else None
