@@ -340,9 +340,44 @@ def test_a_discriminator_of_a_dcgan():
     assert any(not np.array_equal(value, leaves(nnx.state(first))[name]) for name, value in after.items())
 
 
+def test_a_discriminator_with_stored_moments(tmp_path, shared_compilations):
+    """A new one takes moments of real images once and keeps them, and learns alone at first."""
+    config = dataclasses.replace(
+        CONFIG,
+        resolution=16,
+        discriminator="dcgan",
+        discriminator_widths=(4, 4),
+        discriminator_moments="stored",
+        discriminator_first=CONFIG.batch,
+        decoding_features=0.0,
+        encoder_widths=(),
+        warm_start_images=0,
+    )
+    images = IMAGES.repeat(2, 1).repeat(2, 2)
+    run = trainer.Trainer(config, images, tmp_path)
+    real = jnp.asarray(image_io.from_uint8(images))
+    discriminator = dcgan.Discriminator(dcgan.DiscriminatorConfig(widths=(4, 4)), rngs=nnx.Rngs(CONFIG.seed + 1))
+    expected = leaves(nnx.state(dcgan.with_moments(discriminator, discriminator.forward_batch(real)[1])))
+    begun = leaves(run.state.discriminator_moments)
+    assert begun and all(np.allclose(value, expected[name], rtol=1e-5) for name, value in begun.items())
+    before = leaves(run.state.generator), leaves(run.state.discriminator)
+    run._step()
+    assert same(leaves(run.state.generator), before[0]) and not same(leaves(run.state.discriminator), before[1])
+    run._step()
+    assert not same(leaves(run.state.generator), before[0]) and same(leaves(run.state.discriminator_moments), begun)
+    other = sg.Model(run.networks.generate(run.state.generator), discriminator=discriminator)
+    state = steps.create(config, channels=3, initial=other, real=real)[1]
+    assert same(leaves(state.discriminator_moments), {name: leaves(nnx.state(discriminator))[name] for name in begun})
+
+
+def same(one, other):
+    return all(np.array_equal(value, other[name]) for name, value in one.items())
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        (dict(discriminator="dcgan", discriminator_moments="own"), 'discriminator_moments must be "batch" or "stored"'),
         (dict(discriminator="patch"), 'discriminator must be "stylegan2" or "dcgan", got \'patch\''),
         (dict(discriminator="dcgan"), "decoding_features needs the discriminator of StyleGAN2"),
         (dict(discriminator="dcgan", decoding_features=0.0, discriminator_widths=(4, 4)), "are for 16 px, not 8"),
