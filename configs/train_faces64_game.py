@@ -27,6 +27,7 @@ def get_config(variant: str = "") -> TrainConfig:
         lr=0.001,
         discriminator_lr=0.0004,
         r1_gamma=0.2,
+        noise="none",
         style_mixing=0.5,
         ema_images=5_000,
         augment="ada",

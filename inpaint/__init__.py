@@ -15,8 +15,8 @@ from inpaint.search.solve import Progress, Result, Watched, solve
 
 __all__ = [
     "Encoded",
-    "Given",
     "Fill",
+    "Given",
     "Mean",
     "Method",
     "Phase",

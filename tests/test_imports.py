@@ -131,6 +131,7 @@ def test_nobody_searches_by_the_judge():
         "inpaint/commands/evaluate_command.py",
         "inpaint/commands/assess_command.py",
         "inpaint/commands/constrain_command.py",
+        "inpaint/commands/initialise_command.py",
     )
     assert any(reaches(imported(name), *judges) for name in NAMES)
     for name in NAMES:

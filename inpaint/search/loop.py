@@ -1,25 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one optimisation loop: a jitted step over a chunk of starts, each a vmapped problem of its own.
 
-Nothing is averaged over starts or images. A start whose objective or gradient stops being finite is put back to its
-last finite variable and stays there; its neighbours never notice.
+Nothing is averaged over starts or images, so the starts of a chunk are dealt out to devices, which never wait for each
+other. A start whose objective or gradient stops being finite is put back to its last finite variable and stays there;
+its neighbours never notice.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from inpaint import objective
 from inpaint.objective import Candidate, Context
 from inpaint.problem import Problem
 from inpaint.search.method import Phase
 from stylegan_jax import classifiers, latents
+
+STARTS = "starts"  # the one axis of a mesh of devices
+DEALT = P(STARTS)
 
 
 class Start(NamedTuple):
@@ -40,10 +47,21 @@ class Lanes(NamedTuple):
 
 
 class Frozen(NamedTuple):
-    """A context with its networks split into graph (static) and arrays, for use as arguments of jitted functions."""
+    """A context with its networks split into graph (static) and arrays, for use as arguments of jitted functions, and
+    the mesh of the devices that share the starts, or None for one device."""
 
     graph: Any
     arrays: tuple[Any, Context]
+    mesh: Mesh | None = None
+
+    @property
+    def devices(self) -> int:
+        """How many devices share the starts; a chunk is a multiple of it."""
+        return 1 if self.mesh is None else self.mesh.size
+
+    def place(self, lanes: Any) -> Any:
+        """Returns a pytree of arrays `[starts, ...]` with every device holding its share."""
+        return lanes if self.mesh is None else jax.device_put(lanes, NamedSharding(self.mesh, DEALT))
 
 
 class Evaluation(NamedTuple):
@@ -55,10 +73,24 @@ class Evaluation(NamedTuple):
     image: Array
 
 
-def split_context(context: Context) -> Frozen:
-    """Returns the context ready for `run_phase` and `evaluate`."""
+def split_context(context: Context, *, devices: Sequence[jax.Device] | None = None) -> Frozen:
+    """Returns the context ready for `run_phase` and `evaluate`, on `devices`, or where its arrays are for None."""
     graph, state = nnx.split((context.generator, dict(context.networks)))
-    return Frozen(graph, (state, context._replace(generator=None, networks={})))
+    arrays = state, context._replace(generator=None, networks={})
+    if devices is None:
+        return Frozen(graph, arrays)
+    if len(devices) == 1:
+        return Frozen(graph, jax.device_put(arrays, devices[0]))
+    mesh = Mesh(np.asarray(devices), (STARTS,))
+    return Frozen(graph, jax.device_put(arrays, NamedSharding(mesh, P())), mesh)
+
+
+def _dealt(function: Callable, mesh: Mesh | None, *, out: Any = DEALT) -> Callable:
+    """Returns `function(a, b, arrays)` with `a` and `b` `[starts, ...]` dealt out to the devices of `mesh`."""
+    if mesh is None:
+        return function
+    specs = (DEALT, DEALT, P())
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
 
 
 def merge_context(graph: Any, arrays: tuple[Any, Context]) -> Context:
@@ -94,59 +126,87 @@ def _step_one(start: Start, lane: Lanes, context: Context, phase: Phase):
     return start, (total, shares)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "phase", "steps"), donate_argnames=("starts",))
-def _advance(starts: Start, lanes: Lanes, arrays: Any, *, graph: Any, phase: Phase, steps: int):
-    context = merge_context(graph, arrays)
-    step = jax.vmap(lambda start, lane: _step_one(start, lane, context, phase))
-    if steps == 1:
-        starts, losses = step(starts, lanes)
-        return starts, jax.tree.map(lambda x: x[None], losses)
-    return jax.lax.scan(lambda carry, _: step(carry, lanes), starts, length=steps)
+@functools.partial(jax.jit, static_argnames=("graph", "mesh", "phase", "steps"), donate_argnames=("starts",))
+def _advance(starts: Start, lanes: Lanes, arrays: Any, *, graph: Any, mesh: Mesh | None, phase: Phase, steps: int):
+    def run(starts: Start, lanes: Lanes, arrays: Any):
+        context = merge_context(graph, arrays)
+        step = jax.vmap(lambda start, lane: _step_one(start, lane, context, phase))
+        if steps == 1:
+            starts, losses = step(starts, lanes)
+            return starts, jax.tree.map(lambda x: x[None], losses)
+        return jax.lax.scan(lambda carry, _: step(carry, lanes), starts, length=steps)
+
+    return _dealt(run, mesh, out=(DEALT, P(None, STARTS)))(starts, lanes, arrays)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "phase"))
-def _evaluate(v: Array, lanes: Lanes, arrays: Any, *, graph: Any, phase: Phase) -> Evaluation:
-    context = merge_context(graph, arrays)
-    return jax.vmap(lambda v, lane: _evaluate_one(v, lane, context, phase))(v, lanes)
+@functools.partial(jax.jit, static_argnames=("graph", "mesh", "phase"))
+def _evaluate(v: Array, lanes: Lanes, arrays: Any, *, graph: Any, mesh: Mesh | None, phase: Phase) -> Evaluation:
+    def run(v: Array, lanes: Lanes, arrays: Any) -> Evaluation:
+        context = merge_context(graph, arrays)
+        return jax.vmap(lambda v, lane: _evaluate_one(v, lane, context, phase))(v, lanes)
+
+    return _dealt(run, mesh)(v, lanes, arrays)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "attribute"))
-def _attribute_log_odds(images: Array, lanes: Lanes, arrays: Any, *, graph: Any, attribute: str) -> Array:
-    classifier = merge_context(graph, arrays).networks["classifier"]
-    shown = jax.vmap(lambda image, lane: objective.composite(image, lane.problem))(jnp.clip(images, -1, 1), lanes)
-    return classifiers.log_odds(classifier, shown, attribute)
+@functools.partial(jax.jit, static_argnames=("graph", "mesh", "attribute"))
+def _attribute_log_odds(
+    images: Array, lanes: Lanes, arrays: Any, *, graph: Any, mesh: Mesh | None, attribute: str
+) -> Array:
+    def run(images: Array, lanes: Lanes, arrays: Any) -> Array:
+        classifier = merge_context(graph, arrays).networks["classifier"]
+        shown = jax.vmap(lambda image, lane: objective.composite(image, lane.problem))(jnp.clip(images, -1, 1), lanes)
+        return classifiers.log_odds(classifier, shown, attribute)
+
+    return _dealt(run, mesh)(images, lanes, arrays)
 
 
 def attribute_probability(images: Array, lanes: Lanes, context: Frozen, attribute: str) -> Array:
     """Returns the probability `[starts]` of an attribute on the composites of renders `[starts, h, w, c]`."""
-    return jax.nn.sigmoid(_attribute_log_odds(images, lanes, context.arrays, graph=context.graph, attribute=attribute))
+    static = dict(graph=context.graph, mesh=context.mesh)
+    return jax.nn.sigmoid(_attribute_log_odds(images, lanes, context.arrays, **static, attribute=attribute))
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "source", "target"))
-def _lift(v: Array, c: Array | None, arrays: Any, *, graph: Any, source: latents.Space, target: latents.Space) -> Array:
-    generator = merge_context(graph, arrays).generator
-    return jax.vmap(lambda v, c: latents.lift(generator, v, source=source, target=target, c=c))(v, c)
+@functools.partial(jax.jit, static_argnames=("graph", "mesh", "source", "target"))
+def _lift(
+    v: Array,
+    c: Array | None,
+    arrays: Any,
+    *,
+    graph: Any,
+    mesh: Mesh | None,
+    source: latents.Space,
+    target: latents.Space,
+) -> Array:
+    def run(v: Array, c: Array | None, arrays: Any) -> Array:
+        generator = merge_context(graph, arrays).generator
+        return jax.vmap(lambda v, c: latents.lift(generator, v, source=source, target=target, c=c))(v, c)
+
+    return _dealt(run, mesh)(v, c, arrays)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "space"))
-def _to_ws(v: Array, c: Array | None, arrays: Any, *, graph: Any, space: latents.Space) -> Array:
-    generator = merge_context(graph, arrays).generator
-    return jax.vmap(lambda v, c: space.to_ws(generator, v, c))(v, c)
+@functools.partial(jax.jit, static_argnames=("graph", "mesh", "space"))
+def _to_ws(v: Array, c: Array | None, arrays: Any, *, graph: Any, mesh: Mesh | None, space: latents.Space) -> Array:
+    def run(v: Array, c: Array | None, arrays: Any) -> Array:
+        generator = merge_context(graph, arrays).generator
+        return jax.vmap(lambda v, c: space.to_ws(generator, v, c))(v, c)
+
+    return _dealt(run, mesh)(v, c, arrays)
 
 
 def to_ws(v: Array, lanes: Lanes, context: Frozen, space: latents.Space) -> Array:
     """Returns the latents `[starts, num_ws, w_dim]` of variables `[starts, ...]` in `space`."""
-    return _to_ws(v, lanes.c, context.arrays, graph=context.graph, space=space)
+    return _to_ws(v, lanes.c, context.arrays, graph=context.graph, mesh=context.mesh, space=space)
 
 
 def evaluate(v: Array, lanes: Lanes, context: Frozen, phase: Phase) -> Evaluation:
     """Returns objective, shares, latents and renders of `phase` at every variable, `[starts, ...]`."""
-    return _evaluate(v, lanes, context.arrays, graph=context.graph, phase=phase)
+    return _evaluate(v, lanes, context.arrays, graph=context.graph, mesh=context.mesh, phase=phase)
 
 
 def lift(v: Array, lanes: Lanes, context: Frozen, *, source: latents.Space, target: latents.Space) -> Array:
     """Returns every variable `[starts, ...]` lifted from `source` to `target`."""
-    return _lift(v, lanes.c, context.arrays, graph=context.graph, source=source, target=target)
+    static = dict(graph=context.graph, mesh=context.mesh)
+    return _lift(v, lanes.c, context.arrays, **static, source=source, target=target)
 
 
 def run_phase(
@@ -178,11 +238,12 @@ def run_phase(
     """
     # Donated below, so they must not be the caller's arrays.
     v, frozen = jnp.copy(v), jnp.copy(frozen)
-    starts = Start(v, jnp.copy(v), jax.vmap(phase.optimizer.init)(v), frozen)
+    starts = context.place(Start(v, jnp.copy(v), jax.vmap(phase.optimizer.init)(v), frozen))
+    advance = functools.partial(_advance, graph=context.graph, mesh=context.mesh, phase=phase)
     traces, done = [], 0
     while done < phase.steps:
         steps = min(steps_per_call, phase.steps - done)
-        starts, losses = _advance(starts, lanes, context.arrays, graph=context.graph, phase=phase, steps=steps)
+        starts, losses = advance(starts, lanes, context.arrays, steps=steps)
         traces.append(losses)
         done += steps
         report(steps, losses[0][-1])
@@ -190,5 +251,5 @@ def run_phase(
             watch(done, starts.v)
     # The last update has not been evaluated yet. One more step does that, without compiling anything new: it makes the
     # variable it came with the latest finite one, or not.
-    starts, _ = _advance(starts, lanes, context.arrays, graph=context.graph, phase=phase, steps=1)
+    starts, _ = advance(starts, lanes, context.arrays, steps=1)
     return starts.finite_v, starts.frozen, traces

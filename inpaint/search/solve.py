@@ -167,12 +167,14 @@ def _check(generator: sg.Generator, problem: Problem, starts: int, label: Array 
 
 
 class _Chunks:
-    """Runs functions over `[images, starts]` lanes, a fixed number at a time; the last chunk is padded."""
+    """Runs functions over `[images, starts]` lanes, a fixed number at a time, a multiple of `devices`; the last chunk
+    is padded."""
 
-    def __init__(self, problem: Problem, guess: Array | None, per_image: int, size: int):
+    def __init__(self, problem: Problem, guess: Array | None, per_image: int, size: int, *, devices: int):
         self.images = problem.measurement.shape[0]
         self.problem, self.guess, self.per_image = problem, guess, per_image
-        self.size = min(size, self.images * per_image)
+        self.devices = devices
+        self.size = -(-min(size, self.images * per_image) // devices) * devices
 
     def __iter__(self):
         lanes = self.images * self.per_image
@@ -231,8 +233,8 @@ def _choose(
         return np.tile(np.arange(starts), (chunks.images, 1))
     first, last, parts = method.phases[0], method.phases[-1], []
     for index, real in chunks:
-        lanes = chunks.lanes(index, c)
-        lifted = loop.lift(v[index], lanes, context, source=first.space, target=last.space)
+        lanes = context.place(chunks.lanes(index, c))
+        lifted = loop.lift(context.place(v[index]), lanes, context, source=first.space, target=last.space)
         parts.append(np.asarray(loop.evaluate(lifted, lanes, context, last).total)[:real])
     scores = chunks.join(parts)
     return np.argsort(np.where(np.isfinite(scores), scores, np.inf), axis=1, kind="stable")[:, :starts]
@@ -257,7 +259,9 @@ def _begin(
         space=method.phases[0].space,
     )
     # The sweep over the pool takes the same lanes at once as the search, so that both use one compiled evaluation.
-    chosen = _choose(_Chunks(chunks.problem, guess, count, chunks.size), v, c, context, method, starts)
+    chosen = _choose(
+        _Chunks(chunks.problem, guess, count, chunks.size, devices=chunks.devices), v, c, context, method, starts
+    )
     lanes = (np.arange(images)[:, None] * count + chosen).reshape(-1)
     return v[lanes], None if c is None else c[lanes], chosen
 
@@ -282,6 +286,7 @@ def solve(
     label: Array | None = None,
     image_ids: Sequence[int] | None = None,
     chunk: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
     steps_per_call: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     watch: Callable[[Watched], None] | None = None,
@@ -300,7 +305,8 @@ def solve(
         guess: latents `[num_ws, w_dim]` (`[images, num_ws, w_dim]` for a batch) that take the place of the encoder's.
         label: class `[c_dim]` for a conditional generator; None gives every start a class of its own.
         image_ids: non-negative integers that stand for the images in the keys (default 0, 1, ...).
-        chunk: starts run at once; by default what should fit the device.
+        chunk: starts run at once, rounded up to a multiple of the devices; by default what should fit them.
+        devices: that share the starts, each running its own; by default all of this process.
         steps_per_call: steps per device call; by default 1 on CPU and 25 elsewhere.
         progress: called now and then.
         watch: called with the latents of a chunk before its first step, about every `watch_every` steps (device calls
@@ -323,10 +329,16 @@ def solve(
     label = None if label is None else jnp.asarray(label, context.w_mean.dtype)
     _check(context.generator, problem, starts, label)
     ids = _ids(image_ids, problem)
-    chunk = default_chunk(context.generator) if chunk is None else chunk
+    devices = list(jax.local_devices() if devices is None else devices)
+    chunk = default_chunk(context.generator) * max(len(devices), 1) if chunk is None else chunk
     if steps_per_call is None:
         steps_per_call = 1 if jax.default_backend() == "cpu" else 25
-    for name, value in (("chunk", chunk), ("steps_per_call", steps_per_call), ("watch_every", watch_every)):
+    for name, value in (
+        ("devices", len(devices)),
+        ("chunk", chunk),
+        ("steps_per_call", steps_per_call),
+        ("watch_every", watch_every),
+    ):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     given = isinstance(method.initialisation, Given)
@@ -338,7 +350,9 @@ def solve(
         guess = _guess(model, problem)
     else:
         guess = _given(model, guess, images=ids.shape[0], single=single)
-    chunks, frozen = _Chunks(problem, guess, starts, chunk), loop.split_context(context)
+    # One device that holds the arrays already needs no copy of them.
+    frozen = loop.split_context(context, devices=None if devices == jax.local_devices()[:1] else devices)
+    chunks = _Chunks(problem, guess, starts, chunk, devices=frozen.devices)
     v, c, chosen = _begin(key, ids, chunks, frozen, method, label)
     found = _search(chunks, v, c, frozen, method, steps_per_call, progress, watch and (watch, watch_every))
     found |= {"candidates": chosen, "labels": None if c is None else np.asarray(c).reshape(*chosen.shape, -1)}
@@ -397,7 +411,7 @@ def _search(
 ) -> dict[str, Any]:
     total_steps, done, parts = chunks.images * chunks.per_image * method.steps, 0, []
     for index, real in chunks:
-        lanes = chunks.lanes(index, c)
+        lanes = context.place(chunks.lanes(index, c))
 
         def report(steps: int, losses: Array, real: int = real) -> None:
             nonlocal done
@@ -414,7 +428,7 @@ def _search(
         parts.append(
             jax.tree.map(
                 lambda x, real=real: np.asarray(x)[:real],
-                _run_chunk(v[index], lanes, context, method, steps_per_call, report, seen),
+                _run_chunk(context.place(v[index]), lanes, context, method, steps_per_call, report, seen),
             )
         )
     return chunks.join(parts)
@@ -429,7 +443,7 @@ def _run_chunk(
     report: Callable[[int, Array], None],
     watch: tuple[Callable[[int, Array], None], int] | None,
 ) -> dict[str, Any]:
-    frozen, traces, space = jnp.zeros(v.shape[0], bool), [], method.phases[0].space
+    frozen, traces, space = context.place(jnp.zeros(v.shape[0], bool)), [], method.phases[0].space
     before, shown = 0, 0
     if watch:
         watch[0](0, loop.to_ws(v, lanes, context, space))

@@ -28,6 +28,8 @@ class TrainConfig:
         contrast_weight: weight of the distance between generated and real images in mean and spread of colours.
         r1_gamma: weight of the R1 penalty; r1_interval: steps between two (lazy regularisation).
         path_weight: weight of path length regularisation (0: off); path_interval: steps between two.
+        noise: "random", or "none": all strengths are 0 and stay so. Latents alone then decide an image, and a search
+            meets no speckle that it cannot move.
         style_mixing: probability that a sample takes its later layers from a second latent.
         ema_images: half-life of the averaged generator in images; ema_rampup: its largest share of the images seen.
         x_flip: show mirrored images too.
@@ -73,6 +75,7 @@ class TrainConfig:
     r1_interval: int = 16
     path_weight: float = 0.0
     path_interval: int = 4
+    noise: str = "random"
     style_mixing: float = 0.9
     ema_images: float = 10_000.0
     ema_rampup: float = 0.05

@@ -125,6 +125,10 @@ def create(
         generator = _begin_with(generator, initial.generator)
         if _continues(discriminator, initial.discriminator):
             discriminator = _begin_with(discriminator, initial.discriminator)
+    if config.noise not in ("random", "none"):
+        raise ValueError(f'noise must be "random" or "none", got {config.noise!r}')
+    if config.noise == "none":
+        generator = _without_noise(generator)
     given = initial is not None and _continues(discriminator, initial.discriminator)
     if config.discriminator_moments == "stored" and real is not None and not given:
         discriminator = dcgan.with_moments(discriminator, discriminator.forward_batch(real)[1])
@@ -170,6 +174,12 @@ def _new_encoder(config: TrainConfig, generator: stylegan2.Generator, initial: c
     return encoder
 
 
+def _without_noise(generator: stylegan2.Generator) -> stylegan2.Generator:
+    arrays = parameters.to_arrays(generator)
+    silent = {name: jnp.zeros_like(x) for name, x in arrays.items() if name.endswith("/noise_strength")}
+    return parameters.fill(stylegan2.Generator, generator.config, arrays | silent)
+
+
 def _continues(network: nnx.Module, earlier: nnx.Module | None) -> bool:
     # A DCGAN's discriminator does not grow: of another size, its moments would fit no layer.
     grows = isinstance(network, stylegan2.Discriminator)
@@ -201,6 +211,12 @@ def _mixed_ws(key: Array, generator: stylegan2.Generator, n: int, probability: f
     cut = jax.random.randint(where, (n,), 1, config.num_ws)
     cut = jnp.where(jax.random.uniform(choose, (n,)) < probability, cut, config.num_ws)
     return jnp.where((jnp.arange(config.num_ws)[None, :] < cut[:, None])[..., None], ws, other)
+
+
+def _generate(keys: Array, generator: stylegan2.Generator, n: int, config: TrainConfig) -> Array:
+    """Returns `n` images; `keys` are of their latents and of their noise."""
+    ws = _mixed_ws(keys[0], generator, n, config.style_mixing)
+    return generator.synthesis(ws, noise="none" if config.noise == "none" else keys[1])
 
 
 def averaged(config: TrainConfig, average: Any, current: Any, images: Array) -> Any:
@@ -240,7 +256,7 @@ def discriminator_step(
     """
     keys = jax.random.split(key, 4)
     generator = networks.generate(state.generator)
-    fake = generator.synthesis(_mixed_ws(keys[0], generator, real.shape[0], config.style_mixing), noise=keys[1])
+    fake = _generate(keys[:2], generator, real.shape[0], config)
     real = augment.augment(keys[2], real, state.augment_p) if config.augment != "none" else real
     fake = augment.augment(keys[3], fake, state.augment_p) if config.augment != "none" else fake
 
@@ -302,7 +318,7 @@ def generator_step(
 
     def loss(parameters: tuple[Any, Any]) -> tuple[Array, tuple[dict[str, Array], Array]]:
         generator = networks.generate(parameters[0])
-        fake = generator.synthesis(_mixed_ws(keys[0], generator, config.batch, config.style_mixing), noise=keys[1])
+        fake = _generate(keys[:2], generator, config.batch, config)
         seen = augment.augment(keys[2], fake, state.augment_p) if config.augment != "none" else fake
         value = losses.generator_logistic(_logits(networks.discriminate(state), seen, config)[0])
         statistics, path_mean = {"g_loss": value}, state.path_mean

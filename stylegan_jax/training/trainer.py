@@ -21,7 +21,7 @@ from stylegan_jax.training.config import TrainConfig
 # Other settings (length, weights of losses, rates) may change when a run is resumed.
 FIXED_BY_STATE = (
     "resolution channel_base channel_max widths z_dim w_dim mapping_layers conv_clamp batch x_flip warm_start_images "
-    "decoding_resolution encoder_widths discriminator discriminator_widths discriminator_moments seed"
+    "decoding_resolution encoder_widths discriminator discriminator_widths discriminator_moments noise seed"
 ).split()
 MOMENTS_IMAGES = 250  # about so many, from all of the data, give the moments that a discriminator stores once
 
