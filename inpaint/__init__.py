@@ -9,9 +9,11 @@ from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.problem import Problem, read
 from inpaint.search.initialise import Encoded, Given, Mean, Prescreened, RandomMapping
 from inpaint.search.method import Fill, Method, Phase
+from inpaint.search.result import Progress, Result, Watched
+from inpaint.search.saved import SavedSearch
 from inpaint.search.schedule import adam, warmup_cosine
 from inpaint.search.selection import Selection, select
-from inpaint.search.solve import Progress, Result, Watched, solve
+from inpaint.search.solve import solve
 
 __all__ = [
     "Encoded",
@@ -27,6 +29,7 @@ __all__ = [
     "Progress",
     "RandomMapping",
     "Result",
+    "SavedSearch",
     "Selection",
     "Term",
     "Watched",

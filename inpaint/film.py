@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from inpaint.search.solve import Watched
+from inpaint.search.result import Watched
 from stylegan_jax import image_io
 
 FRAMES = 60  # at most

@@ -20,8 +20,8 @@ import stylegan_jax as sg
 from inpaint import metrics
 from inpaint.contact_sheet import contact_sheet
 from inpaint.photograph import Prepared
+from inpaint.search.result import Result
 from inpaint.search.selection import Selection
-from inpaint.search.solve import Result
 from stylegan_jax import checkpoint, image_io
 
 SCORES, CONFIG, SUMMARY = "scores.json", "config.json", "summary.json"

@@ -440,6 +440,14 @@ def save_state(path: str | os.PathLike, tree: Any, *, metadata: Mapping[str, Any
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def state_metadata(path: str | os.PathLike) -> dict[str, Any]:
+    """Returns the metadata that `save_state` stored; raises CheckpointError where there is no state."""
+    try:
+        return dict(ocp.metadata(pathlib.Path(os.path.abspath(path))).custom_metadata)
+    except Exception as error:  # orbax raises many kinds
+        raise CheckpointError(f"{path}: no state of this kind ({error})") from error
+
+
 def load_state(path: str | os.PathLike, like: Any) -> tuple[Any, dict[str, Any]]:
     """Returns the pytree stored by `save_state`, of the structure, shapes and dtypes of `like`, and its metadata.
 

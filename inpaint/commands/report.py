@@ -8,8 +8,8 @@ from typing import Any
 
 from inpaint import output
 from inpaint.photograph import Prepared
+from inpaint.search.result import Progress, Result
 from inpaint.search.selection import Selection
-from inpaint.search.solve import Progress, Result
 
 
 class ProgressLine:

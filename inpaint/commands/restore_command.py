@@ -20,6 +20,7 @@ flag or the config is wrong; 3 some images of a folder failed, each named in a l
 import dataclasses
 import functools
 import hashlib
+import json
 import pathlib
 import time
 import traceback
@@ -109,6 +110,13 @@ _FILM_FORMAT = flags.DEFINE_enum("film_format", "webp", image_io.ANIMATIONS, "Of
 _OUTPUT = flags.DEFINE_string("output", "out/restore", "Folder for the results.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace earlier restorations in the output folder.")
 _CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled programs (trusted input); off by default.")
+_SAVE_EVERY = flags.DEFINE_float(
+    "save_every",
+    60.0,
+    "Least seconds between two stored states of a running search, from which the same call goes on after an "
+    "interruption; 0: none. A search that is filmed stores none.",
+    lower_bound=0,
+)
 _QUIET = flags.DEFINE_bool("quiet", False, "Print results, warnings and errors only.")
 _CONFIG = config_flags.DEFINE_config_file(
     "config", str(pathlib.Path(default_config.__file__)), "Config file with get_config() returning a RestoreConfig."
@@ -259,6 +267,17 @@ class _Restorer:
         """Returns renders `[n, h, w, c]` with the known pixels of the input."""
         return _config.composite(self.config, raw, prepared.image, prepared.known)
 
+    def state(
+        self, folder: pathlib.Path, settings: dict[str, Any], recorder: film.Recorder | None
+    ) -> inpaint.SavedSearch | None:
+        """Returns where the state of an image's search is kept: beside its folder, until that is written."""
+        if not _SAVE_EVERY.value or recorder or not self.method.steps:
+            return None
+        asked = output.request(settings, self.model.content_hash)
+        identity = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        place = folder.with_name(f".{folder.name}.search")
+        return inpaint.SavedSearch(place, every=_SAVE_EVERY.value, identity=identity, replace=_OVERWRITE.value)
+
     def restore(
         self, source: inputs.Source | None, photograph: Photograph | None, folder: pathlib.Path, *, show: bool
     ) -> dict[str, Any]:
@@ -282,7 +301,7 @@ class _Restorer:
             print(f"warning    {name}: {warning}", flush=True)
         latents = _latents_file(source)
         recorder = film.Recorder() if _FILM.value and self.method.steps else None
-        began = time.perf_counter()
+        began, state = time.perf_counter(), self.state(folder, settings, recorder)
         result = inpaint.solve(
             self.model,
             inpaint.Problem.observe(prepared.image, inpaint.operators.Mask.checked(prepared.weight)),
@@ -297,6 +316,7 @@ class _Restorer:
             progress=report.progress_line(_QUIET.value),
             watch=recorder,
             watch_every=film.interval(self.method.steps) if recorder else 1,
+            state=state,
         )
         seconds = time.perf_counter() - began
         selection = inpaint.select(result, keep=min(search.keep, len(result.scores)), by=search.select)
@@ -304,6 +324,8 @@ class _Restorer:
         if warning and not show:
             figures["warnings"].insert(0, warning)
         photos = self._write(folder, prepared, truth, result, selection, recorder, settings | figures)
+        if state is not None:
+            state.remove()
         sizes = {"starts": len(result.scores), "kept": len(selection.starts), "photos": photos}
         return row | {"status": "done"} | figures | sizes
 

@@ -45,7 +45,7 @@ class _Recorder:
     def __init__(self, steps: Sequence[int], images: int, starts: int):
         self.steps, self.shape, self.ws = steps, (images, starts), {}
 
-    def __call__(self, watched: inpaint.search.solve.Watched) -> None:
+    def __call__(self, watched: inpaint.Watched) -> None:
         if watched.step in self.steps:
             empty = np.zeros((*self.shape, *watched.ws.shape[1:]), np.float32)
             self.ws.setdefault(watched.step, empty)[watched.images, watched.starts] = watched.ws

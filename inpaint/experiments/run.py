@@ -19,9 +19,10 @@ from inpaint.metrics.judge import LoadedJudge
 from inpaint.operators import Mask
 from inpaint.output import file_name
 from inpaint.problem import Problem
+from inpaint.search.memory import default_chunk
 from inpaint.search.method import Fill
 from inpaint.search.selection import select
-from inpaint.search.solve import default_chunk, solve
+from inpaint.search.solve import solve
 from stylegan_jax import checkpoint, image_io
 
 LARGEST_BATCH = 8  # images: what a kill can lose

@@ -6,6 +6,7 @@ other. A start whose objective or gradient stops being finite is put back to its
 its neighbours never notice.
 """
 
+import collections
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -209,47 +210,85 @@ def lift(v: Array, lanes: Lanes, context: Frozen, *, source: latents.Space, targ
     return _lift(v, lanes.c, context.arrays, **static, source=source, target=target)
 
 
+# Compiled steps, most recent last: asking one for its memory and running it must not compile it twice.
+_PROGRAMS: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+_KEPT_PROGRAMS = 64
+
+
+def _program(starts: Start, lanes: Lanes, context: Frozen, phase: Phase, steps: int) -> Any:
+    """Returns the compiled `_advance` for arguments like these."""
+    leaves, structure = jax.tree.flatten((starts, lanes, context.arrays))
+    shapes = tuple((jax.typeof(x), getattr(x, "sharding", None)) for x in leaves)
+    key = (shapes, structure, context.graph, context.mesh, phase, steps)
+    if key not in _PROGRAMS:
+        static = dict(graph=context.graph, mesh=context.mesh, phase=phase, steps=steps)
+        _PROGRAMS[key] = _advance.lower(starts, lanes, context.arrays, **static).compile()
+        while len(_PROGRAMS) > _KEPT_PROGRAMS:
+            _PROGRAMS.popitem(last=False)
+    _PROGRAMS.move_to_end(key)
+    return _PROGRAMS[key]
+
+
+def compiled() -> tuple[Any, ...]:
+    """Returns what distinguishes the programs compiled so far; it does not change where nothing new is compiled."""
+    return (*_PROGRAMS, *(program._cache_size() for program in (_evaluate, _lift, _to_ws, _attribute_log_odds)))
+
+
+def step_bytes(starts: Start, lanes: Lanes, context: Frozen, phase: Phase, *, steps: int) -> int:
+    """Returns the bytes that `steps` steps in one call take on each device, by the compiler's own account."""
+    found = _program(starts, lanes, context, phase, steps).memory_analysis()
+    arguments = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return arguments + found.temp_size_in_bytes
+
+
+def begin_phase(v: Array, frozen: Array, context: Frozen, phase: Phase) -> Start:
+    """Returns starts at the variables `v` `[starts, ...]` before the first step of a phase.
+
+    Args:
+        v: variables in the phase's space.
+        frozen: which starts stand still already, `[starts]` bool.
+        context: from `split_context`.
+        phase: what will be done.
+    """
+    # Steps consume their starts, so nothing of them may be the caller's.
+    v, frozen = jnp.copy(v), jnp.copy(frozen)
+    return context.place(Start(v, jnp.copy(v), jax.vmap(phase.optimizer.init)(v), frozen))
+
+
 def run_phase(
-    v: Array,
-    frozen: Array,
+    starts: Start,
     lanes: Lanes,
     context: Frozen,
     phase: Phase,
     *,
+    done: int = 0,
     steps_per_call: int,
-    report: Callable[[int, Array], None],
-    watch: Callable[[int, Array], None] | None = None,
-) -> tuple[Array, Array, list[tuple[Array, dict[str, Array]]]]:
-    """Runs one phase on a chunk of starts.
+    after_call: Callable[[int, Start, Array], None],
+) -> tuple[Array, Array]:
+    """Runs the rest of one phase on a chunk of starts.
 
     Args:
-        v: variables `[starts, ...]`.
-        frozen: which starts stand still already, `[starts]` bool.
+        starts: of `begin_phase`, or as they were after `done` steps; consumed.
         lanes: problems and labels, `[starts, ...]`.
         context: from `split_context`.
         phase: what to do.
+        done: steps of the phase that were run before.
         steps_per_call: steps in one call of the device; more than one uses `lax.scan`, which is fast on accelerators
             and slow on CPU.
-        report: called after every call with the steps done by it and the objective `[starts]`.
-        watch: called after every call with the steps done in this phase and the variables, valid during the call only.
+        after_call: called after every call with the steps done in this phase, the starts, valid during the call only,
+            and the objective before each of the call's steps, `[steps, starts]`.
 
     Returns:
-        variables, frozen, and per call the traces: totals `[steps, starts]` and shares.
+        variables and frozen.
     """
-    # Donated below, so they must not be the caller's arrays.
-    v, frozen = jnp.copy(v), jnp.copy(frozen)
-    starts = context.place(Start(v, jnp.copy(v), jax.vmap(phase.optimizer.init)(v), frozen))
-    advance = functools.partial(_advance, graph=context.graph, mesh=context.mesh, phase=phase)
-    traces, done = [], 0
+    # Looking for a program takes longer than calling it.
+    program = functools.cache(lambda steps: _program(starts, lanes, context, phase, steps))
     while done < phase.steps:
         steps = min(steps_per_call, phase.steps - done)
-        starts, losses = advance(starts, lanes, context.arrays, steps=steps)
-        traces.append(losses)
+        starts, losses = program(steps)(starts, lanes, context.arrays)
         done += steps
-        report(steps, losses[0][-1])
-        if watch:
-            watch(done, starts.v)
+        after_call(done, starts, losses[0])
     # The last update has not been evaluated yet. One more step does that, without compiling anything new: it makes the
     # variable it came with the latest finite one, or not.
-    starts, _ = advance(starts, lanes, context.arrays, steps=1)
-    return starts.finite_v, starts.frozen, traces
+    starts, _ = program(1)(starts, lanes, context.arrays)
+    return starts.finite_v, starts.frozen

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from inpaint.problem import Problem
-from inpaint.search.solve import Result
+from inpaint.search.result import Result
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`solve`: all starts of all images through all phases of a method, a chunk at a time."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,76 +15,13 @@ import stylegan_jax as sg
 from inpaint import losses
 from inpaint.objective import ROLES, Context
 from inpaint.problem import Problem
-from inpaint.search import loop
+from inpaint.search import chunks as _chunks
+from inpaint.search import loop, memory, saved
+from inpaint.search.chunks import Chunks, Told
 from inpaint.search.initialise import Given, Initialisation
-from inpaint.search.method import Fill, Method, Phase
+from inpaint.search.method import Fill, Method
+from inpaint.search.result import Progress, Result, Watched
 from stylegan_jax import encoders, latents
-
-
-class Progress(NamedTuple):
-    """How far a search is: start-steps done and in all, and the lowest objective seen in the present chunk."""
-
-    done: int
-    total: int
-    best: float
-
-
-class Watched(NamedTuple):
-    """Where the starts of the running chunk are after `step` steps: their image and start numbers `[n]`, and latents.
-
-    `ws` is `[n, num_ws, w_dim]`; arrays are numpy.
-    """
-
-    step: int
-    images: np.ndarray
-    starts: np.ndarray
-    ws: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What a search found; arrays are numpy, `[starts, ...]`, or `[images, starts, ...]` for a batch of problems.
-
-    Attributes:
-        problem: what was asked.
-        ws: latents `[..., num_ws, w_dim]`, or None for a fill.
-        variables: of the last phase's space, or None for a fill.
-        raw: renders of the generator `[..., h, w, c]`, unclipped.
-        scores: the last phase's objective, lower is better; infinite where it never was finite.
-        terms: every term's weighted share of the score.
-        traces: totals per step `[..., steps]`.
-        frozen: starts stopped at a non-finite value.
-        candidates: which of the drawn latents a start began with; its key is
-            `fold_in(fold_in(key, image id), candidate)`.
-        labels: class labels `[..., c_dim]` of a conditional generator, or None.
-        chunk: starts run at once; with the device it makes a run repeatable bit for bit.
-        forwards, gradients: for one image, how often the generator ran alone and together with its gradient.
-        attributes: probability `[...]` of every constrained attribute on the composite with the known pixels.
-    """
-
-    problem: Problem
-    ws: np.ndarray | None
-    variables: np.ndarray | None
-    raw: np.ndarray
-    scores: np.ndarray
-    terms: dict[str, np.ndarray]
-    traces: np.ndarray
-    frozen: np.ndarray
-    candidates: np.ndarray
-    labels: np.ndarray | None
-    chunk: int
-    forwards: int = 0
-    gradients: int = 0
-    attributes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-
-def default_chunk(generator: sg.Generator) -> int:
-    """Returns how many starts to run at once: as many as fit an estimate of their activations, 64 at most."""
-    # A guess on the safe side, not a measurement: value and gradient hold 14 times the block outputs in float32.
-    per_start = generator.config.activations * 4 * 14
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    budget = 0.6 * statistics["bytes_limit"] if "bytes_limit" in statistics else 4 * 2**30
-    return int(np.clip(budget // per_start, 1, 64))
 
 
 def make_context(
@@ -138,10 +74,19 @@ def _guess(model: sg.Model | sg.Generator, problem: Problem) -> Array:
     return jnp.stack(guesses)
 
 
-def _given(model: sg.Model | sg.Generator, guess: Array, *, images: int, single: bool) -> Array:
+def _begun(
+    model: sg.Model | sg.Generator, problem: Problem, method: Method, given: Array | None, *, single: bool
+) -> Array | None:
+    """Returns the latents `[images, num_ws, w_dim]` that starts begin about: those given, an encoder's, or None."""
+    if isinstance(method.initialisation, Given) and given is None:
+        raise ValueError("the method begins with given latents, and none are given; pass guess (--latents)")
+    if "guess" not in method.needs:
+        return None
+    if given is None:
+        return _guess(model, problem)
     config = (model.generator if isinstance(model, sg.Model) else model).config
-    guess, latent = jnp.asarray(guess, jnp.float32), (config.num_ws, config.w_dim)
-    wanted = latent if single else (images, *latent)
+    guess, latent = jnp.asarray(given, jnp.float32), (config.num_ws, config.w_dim)
+    wanted = latent if single else (problem.measurement.shape[0], *latent)
     if guess.shape != wanted:
         raise ValueError(f"guess must be {list(wanted)}, got {list(guess.shape)}")
     return guess[None] if single else guess
@@ -164,36 +109,6 @@ def _check(generator: sg.Generator, problem: Problem, starts: int, label: Array 
         raise ValueError(f"starts must be at least 1, got {starts}")
     if label is not None and (not config.c_dim or label.shape != (config.c_dim,)):
         raise ValueError(f"label must be [{config.c_dim}] for this generator (c_dim {config.c_dim}), got {label.shape}")
-
-
-class _Chunks:
-    """Runs functions over `[images, starts]` lanes, a fixed number at a time, a multiple of `devices`; the last chunk
-    is padded."""
-
-    def __init__(self, problem: Problem, guess: Array | None, per_image: int, size: int, *, devices: int):
-        self.images = problem.measurement.shape[0]
-        self.problem, self.guess, self.per_image = problem, guess, per_image
-        self.devices = devices
-        self.size = -(-min(size, self.images * per_image) // devices) * devices
-
-    def __iter__(self):
-        lanes = self.images * self.per_image
-        for first in range(0, lanes, self.size):
-            index = np.minimum(np.arange(first, first + self.size), lanes - 1)
-            yield index, min(self.size, lanes - first)
-
-    def lanes(self, index: np.ndarray, c: Array | None) -> loop.Lanes:
-        image = jnp.asarray(index // self.per_image)
-        return loop.Lanes(
-            jax.tree.map(lambda x: x[image], self.problem),
-            None if c is None else c[index],
-            None if self.guess is None else self.guess[image],
-        )
-
-    def join(self, parts: list[Any]) -> Any:
-        """Returns the pytrees of all chunks, `[lanes, ...]`, as `[images, per_image, ...]` numpy arrays."""
-        joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-        return jax.tree.map(lambda x: x.reshape(self.images, self.per_image, *x.shape[1:]), joined)
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "initialisation", "space"))
@@ -225,23 +140,23 @@ def _draw(
     return jax.vmap(one)(ids, candidates, guesses)
 
 
-def _choose(
-    chunks: _Chunks, v: Array, c: Array | None, context: loop.Frozen, method: Method, starts: int
-) -> np.ndarray:
+def _choose(pool: Chunks, v: Array, c: Array | None, context: loop.Frozen, method: Method, starts: int) -> np.ndarray:
     """Returns which candidates of every image become starts, `[images, starts]`, best by the last phase's objective."""
-    if chunks.per_image == starts:
-        return np.tile(np.arange(starts), (chunks.images, 1))
-    first, last, parts = method.phases[0], method.phases[-1], []
-    for index, real in chunks:
-        lanes = context.place(chunks.lanes(index, c))
+    if pool.per_image == starts:
+        return np.tile(np.arange(starts), (pool.images, 1))
+    first, last = method.phases[0], method.phases[-1]
+
+    def score(index: np.ndarray, real: int) -> np.ndarray:
+        lanes = context.place(pool.lanes(index, c))
         lifted = loop.lift(context.place(v[index]), lanes, context, source=first.space, target=last.space)
-        parts.append(np.asarray(loop.evaluate(lifted, lanes, context, last).total)[:real])
-    scores = chunks.join(parts)
+        return np.asarray(loop.evaluate(lifted, lanes, context, last).total)[:real]
+
+    scores = pool.run(score)
     return np.argsort(np.where(np.isfinite(scores), scores, np.inf), axis=1, kind="stable")[:, :starts]
 
 
 def _begin(
-    key: Array, ids: np.ndarray, chunks: _Chunks, context: loop.Frozen, method: Method, label: Array | None
+    key: Array, ids: np.ndarray, chunks: Chunks, context: loop.Frozen, method: Method, label: Array | None
 ) -> tuple[Array, Array | None, np.ndarray]:
     """Returns where the starts of `chunks` begin: variables and labels of all lanes, `[images * starts, ...]`, and
     which candidates they were, `[images, starts]`; `ids` `[images]` name the images' keys."""
@@ -259,9 +174,8 @@ def _begin(
         space=method.phases[0].space,
     )
     # The sweep over the pool takes the same lanes at once as the search, so that both use one compiled evaluation.
-    chosen = _choose(
-        _Chunks(chunks.problem, guess, count, chunks.size, devices=chunks.devices), v, c, context, method, starts
-    )
+    pool = Chunks(chunks.problem, guess, count, chunks.size, devices=chunks.devices)
+    chosen = _choose(pool, v, c, context, method, starts)
     lanes = (np.arange(images)[:, None] * count + chosen).reshape(-1)
     return v[lanes], None if c is None else c[lanes], chosen
 
@@ -291,6 +205,7 @@ def solve(
     progress: Callable[[Progress], None] | None = None,
     watch: Callable[[Watched], None] | None = None,
     watch_every: int = 1,
+    state: saved.SavedSearch | None = None,
 ) -> Result:
     """Searches for latents whose renders explain a measurement, from many starts at once.
 
@@ -305,12 +220,15 @@ def solve(
         guess: latents `[num_ws, w_dim]` (`[images, num_ws, w_dim]` for a batch) that take the place of the encoder's.
         label: class `[c_dim]` for a conditional generator; None gives every start a class of its own.
         image_ids: non-negative integers that stand for the images in the keys (default 0, 1, ...).
-        chunk: starts run at once, rounded up to a multiple of the devices; by default what should fit them.
+        chunk: starts run at once, rounded up to a multiple of the devices; by default what fits them, as the compiled
+            step says. Where memory does not suffice it is halved.
         devices: that share the starts, each running its own; by default all of this process.
         steps_per_call: steps per device call; by default 1 on CPU and 25 elsewhere.
         progress: called now and then.
         watch: called with the latents of a chunk before its first step, about every `watch_every` steps (device calls
             are not cut for it), and after its last.
+        state: where the running search is stored, and looked for: an interrupted one goes on. The caller removes it
+            once the result is safe.
 
     Returns:
         All starts, unsorted; `inpaint.select` chooses among them.
@@ -330,31 +248,26 @@ def solve(
     _check(context.generator, problem, starts, label)
     ids = _ids(image_ids, problem)
     devices = list(jax.local_devices() if devices is None else devices)
-    chunk = default_chunk(context.generator) * max(len(devices), 1) if chunk is None else chunk
     if steps_per_call is None:
         steps_per_call = 1 if jax.default_backend() == "cpu" else 25
-    for name, value in (
-        ("devices", len(devices)),
-        ("chunk", chunk),
-        ("steps_per_call", steps_per_call),
-        ("watch_every", watch_every),
-    ):
+    for name, value in (("devices", len(devices)), ("steps_per_call", steps_per_call), ("watch_every", watch_every)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    given = isinstance(method.initialisation, Given)
-    if given and guess is None:
-        raise ValueError("the method begins with given latents, and none are given; pass guess (--latents)")
-    if "guess" not in method.needs:
-        guess = None
-    elif guess is None:
-        guess = _guess(model, problem)
-    else:
-        guess = _given(model, guess, images=ids.shape[0], single=single)
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    guess = _begun(model, problem, method, guess, single=single)
     # One device that holds the arrays already needs no copy of them.
     frozen = loop.split_context(context, devices=None if devices == jax.local_devices()[:1] else devices)
-    chunks = _Chunks(problem, guess, starts, chunk, devices=frozen.devices)
+    size = memory.default_chunk(context.generator) * len(devices) if chunk is None else chunk
+    chunks = Chunks(problem, guess, starts, size, devices=frozen.devices)
     v, c, chosen = _begin(key, ids, chunks, frozen, method, label)
-    found = _search(chunks, v, c, frozen, method, steps_per_call, progress, watch and (watch, watch_every))
+    if chunk is None:
+        chunks.resize(_chunks.fit_chunk(chunks, v, c, frozen, method, steps=steps_per_call))
+    if state is not None:
+        asked = saved.digest(problem, v, c, context.w_mean, guess), _description(method, steps_per_call)
+        chunks.resize(state.open(" ".join(asked), chunks.size))
+    told = Told(progress, watch, watch_every)
+    found = _chunks.search(chunks, v, c, frozen, method, steps_per_call=steps_per_call, told=told, saved=state)
     found |= {"candidates": chosen, "labels": None if c is None else np.asarray(c).reshape(*chosen.shape, -1)}
     count = method.initialisation.candidates(starts)
     pool = count if count > starts else 0
@@ -367,6 +280,14 @@ def solve(
         forwards=pool + starts,
         gradients=starts * (method.steps + len(method.phases)),
     )
+
+
+def _description(method: Method, steps_per_call: int) -> str:
+    phases = [
+        (phase.space.name, phase.steps, phase.noise, [(term.name, term.weight) for term in phase.terms])
+        for phase in method.phases
+    ]
+    return repr((method.name, phases, steps_per_call))
 
 
 def _result(
@@ -396,81 +317,4 @@ def _fill(problem: Problem, method: Fill) -> dict[str, Any]:
         "frozen": np.zeros((images, 1), bool),
         "candidates": np.zeros((images, 1), int),
         "labels": None,
-    }
-
-
-def _search(
-    chunks: _Chunks,
-    v: Array,
-    c: Array | None,
-    context: loop.Frozen,
-    method: Method,
-    steps_per_call: int,
-    progress: Callable[[Progress], None] | None,
-    watch: tuple[Callable[[Watched], None], int] | None,
-) -> dict[str, Any]:
-    total_steps, done, parts = chunks.images * chunks.per_image * method.steps, 0, []
-    for index, real in chunks:
-        lanes = context.place(chunks.lanes(index, c))
-
-        def report(steps: int, losses: Array, real: int = real) -> None:
-            nonlocal done
-            done += steps * real
-            # Reading the losses waits for the device, so it is not done after every step.
-            if progress and (done // real) % max(10, steps) < steps:
-                progress(Progress(done, total_steps, float(np.nanmin(np.asarray(losses)[:real], initial=np.inf))))
-
-        def look(step: int, ws: Array, index: np.ndarray = index[:real]) -> None:
-            images, starts = np.divmod(index, chunks.per_image)
-            watch[0](Watched(step, images, starts, np.asarray(ws)[: len(index)]))
-
-        seen = watch and (look, watch[1])
-        parts.append(
-            jax.tree.map(
-                lambda x, real=real: np.asarray(x)[:real],
-                _run_chunk(context.place(v[index]), lanes, context, method, steps_per_call, report, seen),
-            )
-        )
-    return chunks.join(parts)
-
-
-def _run_chunk(
-    v: Array,
-    lanes: loop.Lanes,
-    context: loop.Frozen,
-    method: Method,
-    steps_per_call: int,
-    report: Callable[[int, Array], None],
-    watch: tuple[Callable[[int, Array], None], int] | None,
-) -> dict[str, Any]:
-    frozen, traces, space = context.place(jnp.zeros(v.shape[0], bool)), [], method.phases[0].space
-    before, shown = 0, 0
-    if watch:
-        watch[0](0, loop.to_ws(v, lanes, context, space))
-    for phase in method.phases:
-        v = loop.lift(v, lanes, context, source=space, target=phase.space)
-
-        def look(done: int, v: Array, phase: Phase = phase, before: int = before) -> None:
-            nonlocal shown
-            if (before + done) // watch[1] > shown or before + done == method.steps:
-                shown = (before + done) // watch[1]
-                watch[0](before + done, loop.to_ws(v, lanes, context, phase.space))
-
-        v, frozen, losses = loop.run_phase(
-            v, frozen, lanes, context, phase, steps_per_call=steps_per_call, report=report, watch=watch and look
-        )
-        traces += [total for total, _ in losses]
-        space, before = phase.space, before + phase.steps
-    final = loop.evaluate(v, lanes, context, method.phases[-1])
-    return {
-        "ws": final.ws,
-        "variables": v,
-        "raw": final.image,
-        "scores": jnp.where(jnp.isfinite(final.total), final.total, jnp.inf),
-        "terms": final.shares,
-        "traces": jnp.concatenate(traces).T,
-        "frozen": frozen,
-        "attributes": {
-            name: loop.attribute_probability(final.image, lanes, context, name) for name in method.attributes
-        },
     }

@@ -16,7 +16,7 @@ import stylegan_jax
 from convert import stylegan3
 from convert.nvlabs import read_network
 from convert.snapshot import network_tensors, read_snapshot, walk
-from inpaint.search.solve import default_chunk
+from inpaint.search.memory import default_chunk
 from stylegan_jax import parameters
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"

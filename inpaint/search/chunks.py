@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lanes of a search (every start of every image), a chunk at a time through all phases of a method."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from inpaint.problem import Problem
+from inpaint.search import loop, memory
+from inpaint.search.method import Method
+from inpaint.search.result import Progress, Watched
+from inpaint.search.saved import SavedSearch
+
+
+class Chunks:
+    """Runs functions over `[images, starts]` lanes, a number at a time that is a multiple of the devices; the last
+    chunk is padded, and a chunk that exhausts memory is halved."""
+
+    def __init__(self, problem: Problem, guess: Array | None, per_image: int, size: int, *, devices: int):
+        self.images = problem.measurement.shape[0]
+        self.problem, self.guess, self.per_image = problem, guess, per_image
+        self.devices = devices
+        self.resize(min(size, self.images * per_image))
+
+    def resize(self, size: int) -> None:
+        """From now on `size` lanes run at once, rounded up to a multiple of the devices."""
+        self.size = -(-size // self.devices) * self.devices
+
+    def lanes(self, index: np.ndarray, c: Array | None) -> loop.Lanes:
+        """Returns problems, labels (of all lanes, `[images * per_image, ...]`) and guesses of the lanes `index`."""
+        image = jnp.asarray(index // self.per_image)
+        return loop.Lanes(
+            jax.tree.map(lambda x: x[image], self.problem),
+            None if c is None else c[index],
+            None if self.guess is None else self.guess[image],
+        )
+
+    def run(self, function: Callable[[np.ndarray, int], Any], *, resized: Callable[[int], None] | None = None) -> Any:
+        """Returns what `function(index, real)` gives for all lanes, `[images, per_image, ...]`, numpy.
+
+        Args:
+            function: called with lane numbers `[size]`, the first `real` of them being new; returns pytrees of arrays
+                `[real, ...]`.
+            resized: called with the new size where memory did not suffice.
+
+        Raises:
+            MemoryError: where it does not suffice for one start on each device.
+        """
+        parts, first, lanes = [], 0, self.images * self.per_image
+        while first < lanes:
+            index = np.minimum(np.arange(first, first + self.size), lanes - 1)
+            try:
+                parts.append(function(index, min(self.size, lanes - first)))
+            except (jax.errors.JaxRuntimeError, MemoryError) as error:
+                self._halve(error)
+                if resized:
+                    resized(self.size)
+                continue
+            first += self.size
+        joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        return jax.tree.map(lambda x: x.reshape(self.images, self.per_image, *x.shape[1:]), joined)
+
+    def _halve(self, error: Exception) -> None:
+        if not memory.is_exhausted(error) and not isinstance(error, MemoryError):
+            raise error
+        if self.size == self.devices:
+            raise MemoryError(
+                "the device's memory does not hold one start; take a smaller generator or a larger device"
+            ) from error
+        self.resize(self.size // 2)
+
+
+class Told(NamedTuple):
+    """Whom a running search tells: `progress`, and `watch` about every `watch_every` steps; see `solve`."""
+
+    progress: Callable[[Progress], None] | None = None
+    watch: Callable[[Watched], None] | None = None
+    watch_every: int = 1
+
+
+def fit_chunk(chunks: Chunks, v: Array, c: Array | None, context: loop.Frozen, method: Method, *, steps: int) -> int:
+    """Returns how many lanes can run at once, at most the size of `chunks`: what the compiled step of the last phase
+    says that it takes, beside what a device has.
+
+    Args:
+        chunks: of the search.
+        v: variables of all lanes; c: their labels.
+        context, method: of the search.
+        steps: in one device call.
+    """
+    phase, first = method.phases[-1], method.phases[0]
+    index = np.minimum(np.arange(chunks.size), chunks.images * chunks.per_image - 1)
+    lanes = context.place(chunks.lanes(index, c))
+    lifted = loop.lift(context.place(v[index]), lanes, context, source=first.space, target=phase.space)
+    starts = loop.begin_phase(lifted, context.place(jnp.zeros(len(index), bool)), context, phase)
+    needed = loop.step_bytes(starts, lanes, context, phase, steps=min(steps, phase.steps))
+    free = memory.free_bytes(lifted.devices().pop())
+    return memory.fitting_chunk(chunks.size, needed=needed, free=free, devices=chunks.devices)
+
+
+def search(
+    chunks: Chunks,
+    v: Array,
+    c: Array | None,
+    context: loop.Frozen,
+    method: Method,
+    *,
+    steps_per_call: int,
+    told: Told,
+    saved: SavedSearch | None = None,
+) -> dict[str, Any]:
+    """Returns what all lanes found, by the fields of `Result`.
+
+    Args:
+        chunks: of the search.
+        v: variables of all lanes, `[images * per_image, ...]`; c: their labels.
+        context, method: of the search.
+        steps_per_call: in one device call.
+        told: whom to tell.
+        saved: where the state is stored and looked for.
+    """
+    total, done = chunks.images * chunks.per_image * method.steps, 0
+
+    def run(index: np.ndarray, real: int) -> dict[str, Any]:
+        nonlocal done
+        before, first = done, int(index[0])
+        found = None if saved is None else saved.part(first)
+        if found is None:
+
+            def report(step: int, losses: Array) -> None:
+                nonlocal done
+                done = before + step * real
+                if told.progress:
+                    told.progress(Progress(done, total, float(np.nanmin(np.asarray(losses)[:real], initial=np.inf))))
+
+            chunk = _Chunk(context.place(chunks.lanes(index, c)), context, method, first, saved)
+            watch = None if told.watch is None else functools.partial(_look, told, chunks, index[:real])
+            found = chunk.run(context.place(v[index]), steps_per_call, report, watch, told.watch_every)
+            found = jax.tree.map(lambda x: np.asarray(x)[:real], found)
+            if saved is not None:
+                saved.save_part(first, found)
+        end = before + real * method.steps
+        if told.progress and done < end:
+            told.progress(Progress(end, total, float(found["scores"].min())))
+        done = end
+        return found
+
+    return chunks.run(run, resized=None if saved is None else saved.resize)
+
+
+def _look(told: Told, chunks: Chunks, index: np.ndarray, step: int, ws: Array) -> None:
+    images, starts = np.divmod(index, chunks.per_image)
+    told.watch(Watched(step, images, starts, np.asarray(ws)[: len(index)]))
+
+
+class _Chunk(NamedTuple):
+    """Lanes that run together, `first` being the number of the first."""
+
+    lanes: loop.Lanes
+    context: loop.Frozen
+    method: Method
+    first: int
+    saved: SavedSearch | None
+
+    def run(
+        self,
+        v: Array,
+        steps_per_call: int,
+        report: Callable[[int, Array], None],
+        watch: Callable[[int, Array], None] | None,
+        watch_every: int,
+    ) -> dict[str, Any]:
+        """Returns what the lanes found from `v` on; `report` and `watch` are told steps of all phases."""
+        lanes, context, phases = self.lanes, self.context, self.method.phases
+        frozen, traces, space = context.place(jnp.zeros(v.shape[0], bool)), [], phases[0].space
+        resumed = None if self.saved is None else self.saved.running(self.first)
+        before, shown, told = 0, 0, 0
+        if watch and resumed is None:
+            watch(0, loop.to_ws(v, lanes, context, space))
+        for number, phase in enumerate(phases):
+            v, space = loop.lift(v, lanes, context, source=space, target=phase.space), phase.space
+            done = 0
+            if resumed is not None and number < resumed[0]:
+                before += phase.steps
+                continue
+            starts = loop.begin_phase(v, frozen, context, phase)
+            if resumed is not None and number == resumed[0]:
+                done = resumed[1]
+                starts, earlier = self.saved.load_running(starts, before + done)
+                starts = context.place(starts)
+                traces.append(earlier)
+
+            def after_call(done: int, starts: loop.Start, losses: Array, phase=phase, before=before, number=number):
+                nonlocal shown, told
+                traces.append(losses)
+                step = before + done
+                # Reading the losses waits for the device, so it is not done after every step.
+                if step // 10 > told or step == self.method.steps:
+                    told = step // 10
+                    report(step, losses[-1])
+                if watch and (step // watch_every > shown or step == self.method.steps):
+                    shown = step // watch_every
+                    watch(step, loop.to_ws(starts.v, lanes, context, phase.space))
+                if self.saved is not None:
+                    self.saved.save_running(self.first, number, done, starts, traces)
+
+            v, frozen = loop.run_phase(
+                starts, lanes, context, phase, done=done, steps_per_call=steps_per_call, after_call=after_call
+            )
+            before += phase.steps
+        return self._found(v, frozen, jnp.concatenate(traces).T)
+
+    def _found(self, v: Array, frozen: Array, traces: Array) -> dict[str, Any]:
+        final = loop.evaluate(v, self.lanes, self.context, self.method.phases[-1])
+        return {
+            "ws": final.ws,
+            "variables": v,
+            "raw": final.image,
+            "scores": jnp.where(jnp.isfinite(final.total), final.total, jnp.inf),
+            "terms": final.shares,
+            "traces": traces,
+            "frozen": frozen,
+            "attributes": {
+                name: loop.attribute_probability(final.image, self.lanes, self.context, name)
+                for name in self.method.attributes
+            },
+        }

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many starts a device can hold at once."""
+
+import jax
+import numpy as np
+
+import stylegan_jax as sg
+
+SHARE = 0.8  # of what is free; the rest is for renders, copies and other programs
+
+
+def free_bytes(device: jax.Device) -> int | None:
+    """Returns the bytes that `device` can still give, or None where nobody knows.
+
+    Of an accelerator they are its allocator's; of a CPU what the system calls available, shared by all its devices.
+    """
+    statistics = device.memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+    if device.platform != "cpu":
+        return None
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+    return available * 1024 // jax.local_device_count("cpu")
+
+
+def default_chunk(generator: sg.Generator) -> int:
+    """Returns how many starts to run at once on one device: as many as fit an estimate of their activations, 64 at
+    most. The search asks the compiled step, too, before it trusts it."""
+    # A guess on the safe side: value and gradient hold 14 times the block outputs in float32.
+    per_start = generator.config.activations * 4 * 14
+    free = free_bytes(jax.local_devices()[0])
+    budget = 4 * 2**30 if free is None or jax.default_backend() == "cpu" else SHARE * free
+    return int(np.clip(budget // per_start, 1, 64))
+
+
+def fitting_chunk(size: int, *, needed: int, free: int | None, devices: int) -> int:
+    """Returns the largest chunk up to `size` whose memory fits.
+
+    Args:
+        size: starts at once, on all devices together, a multiple of `devices`.
+        needed: bytes of a device that a step of `size` starts takes.
+        free: bytes that a device has, or None where nobody knows.
+        devices: that share the starts.
+    """
+    if free is None or needed <= SHARE * free:
+        return size
+    per_device = int(size // devices * SHARE * free // needed)
+    return max(per_device, 1) * devices
+
+
+def is_exhausted(error: Exception) -> bool:
+    """Returns whether an error of a program says that memory did not suffice."""
+    return any(text in str(error) for text in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))

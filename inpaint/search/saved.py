@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A running search on disk, so that it goes on where it was interrupted, and ends as if it had not been.
+
+A folder holds `search.json` (which search it is, starts at once), `part-N.npz` (finished chunks, by their first lane)
+and `running/` (an orbax directory: variables, optimiser, traces of the chunk that is running). Each is written whole or
+not at all.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax import Array
+
+from inpaint.search.loop import Start
+from stylegan_jax import checkpoint, image_io
+
+SEARCH, RUNNING = "search.json", "running"
+
+
+def digest(*trees: Any) -> str:
+    """Returns the sha256 of names, types and values of the arrays of pytrees."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
+        array = np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+        found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+class SavedSearch:
+    """The stored state of one search.
+
+    Args:
+        folder: of the state; made when there is something to store.
+        every: least seconds between two stored states.
+        identity: what else decides the search beside what `solve` is given, such as the hash of the generator.
+        replace: remove the state of another search instead of refusing to begin.
+    """
+
+    def __init__(self, folder: str | os.PathLike, *, every: float = 60.0, identity: str = "", replace: bool = False):
+        self.folder, self.every, self.identity, self.replace = pathlib.Path(folder), every, identity, replace
+        self._saved, self._facts = time.monotonic(), {}
+
+    def open(self, found: str, size: int) -> int:
+        """Returns how many starts run at once: as many as in the stored search, if there is one, or `size`.
+
+        Args:
+            found: digest of the search that begins.
+            size: starts at once.
+
+        Raises:
+            ValueError: where the folder holds the state of another search.
+        """
+        self._facts = {"search": hashlib.sha256(f"{found} {self.identity}".encode()).hexdigest(), "chunk": size}
+        path = self.folder / SEARCH
+        if not path.exists():
+            return size
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            same, chunk = stored["search"] == self._facts["search"], int(stored["chunk"])
+        except (OSError, ValueError, KeyError, TypeError):
+            same = False
+        if same:
+            self._facts["chunk"] = chunk
+            return chunk
+        if not self.replace:
+            raise ValueError(
+                f"{self.folder} holds the state of an interrupted search with other settings or inputs; pass "
+                "--overwrite or remove it to begin anew"
+            )
+        self.remove()
+        return size
+
+    def resize(self, size: int) -> None:
+        """Notes that from now on `size` starts run at once; what the present chunk had stored is void."""
+        self._facts["chunk"] = size
+        shutil.rmtree(self.folder / RUNNING, ignore_errors=True)
+        if (self.folder / SEARCH).exists():
+            self._write_facts()
+
+    def _write_facts(self) -> None:
+        text = json.dumps(self._facts) + "\n"
+        image_io.write_atomically(self.folder / SEARCH, lambda path: pathlib.Path(path).write_text(text, "utf-8"))
+
+    def _part(self, first: int) -> pathlib.Path:
+        return self.folder / f"part-{first:08d}.npz"
+
+    def part(self, first: int) -> dict[str, Any] | None:
+        """Returns what the finished chunk found that began with lane `first`, or None."""
+        try:
+            with np.load(self._part(first), allow_pickle=False) as arrays:
+                return {"attributes": {}} | traverse_util.unflatten_dict({n: arrays[n] for n in arrays.files}, sep="/")
+        except FileNotFoundError:
+            return None
+
+    def save_part(self, first: int, found: dict[str, Any]) -> None:
+        """Stores what the chunk found that began with lane `first`."""
+        self._write_facts()
+        flat = traverse_util.flatten_dict(found, sep="/")
+
+        def write(path: str) -> None:
+            with open(path, "wb") as file:
+                np.savez(file, **flat)
+
+        image_io.write_atomically(self._part(first), write)
+        shutil.rmtree(self.folder / RUNNING, ignore_errors=True)
+        self._saved = time.monotonic()
+
+    def running(self, first: int) -> tuple[int, int] | None:
+        """Returns phase and steps done in it of the stored state, if it is of the chunk that begins with `first`."""
+        try:
+            facts = checkpoint.state_metadata(self.folder / RUNNING)
+        except checkpoint.CheckpointError:
+            return None
+        return (facts["phase"], facts["done"]) if facts["first"] == first else None
+
+    def load_running(self, starts: Start, done: int) -> tuple[Start, Array]:
+        """Returns the stored starts and objectives `[done, starts]`.
+
+        Args:
+            starts: of the same shapes.
+            done: steps so far, of all phases.
+        """
+        traces = jnp.zeros((done, starts.v.shape[0]), starts.v.dtype)
+        return checkpoint.load_state(self.folder / RUNNING, (starts, traces))[0]
+
+    def save_running(self, first: int, phase: int, done: int, starts: Start, traces: list[Array]) -> None:
+        """Stores the running chunk if the time has come.
+
+        Args:
+            first: its first lane.
+            phase: number of the running phase; done: steps in it.
+            starts: as they are.
+            traces: objectives of all steps so far, parts `[steps, starts]`.
+        """
+        if time.monotonic() - self._saved < self.every:
+            return
+        self._write_facts()
+        facts = {"first": first, "phase": phase, "done": done}
+        checkpoint.save_state(self.folder / RUNNING, (starts, jnp.concatenate(traces)), metadata=facts)
+        self._saved = time.monotonic()
+
+    def remove(self) -> None:
+        """Removes the state, once the results are safe."""
+        shutil.rmtree(self.folder, ignore_errors=True)
