@@ -78,7 +78,7 @@ def run(program: str, commands: Mapping[str, tuple[str, str]], argv: Sequence[st
     """Runs the command that the first argument names, and exits.
 
     A command's module has `main(arguments) -> int`, called with the arguments that are no flags. Errors that users can
-    cause are ValueError and OSError: they end in one line and exit code 1; any other is reported as a defect.
+    cause are ValueError, OSError and MemoryError: they end in one line and exit code 1; any other is reported as a defect.
 
     Args:
         program: how the user calls it.
@@ -107,7 +107,7 @@ def run(program: str, commands: Mapping[str, tuple[str, str]], argv: Sequence[st
     except Exception as error:
         if _DEBUG.value:
             traceback.print_exc()
-        elif isinstance(error, ValueError | OSError):
+        elif isinstance(error, ValueError | OSError | MemoryError):
             print(f"{program}: {_one_line(error)}", file=sys.stderr)
         else:
             what = f"{type(error).__name__}: {_one_line(error)}"

@@ -138,6 +138,9 @@ def _resolved() -> _config.RestoreConfig:
             setattr(config.search, flag.name, flag.value)
     if _LATENTS.value is not None and _INIT.value is None:
         config.search.init = "file"
+    method = _config.METHODS.get(config.method)
+    if _LATENTS.value is not None and method is not None and not method.searches:
+        raise ValueError(f"--latents says where a search begins, and the method {config.method} makes none")
     if (config.search.init == "file") != (_LATENTS.value is not None):
         raise ValueError(f"--init file and --latents belong together; init is {config.search.init}")
     networks.constrain(config)
@@ -267,12 +270,8 @@ class _Restorer:
         """Returns renders `[n, h, w, c]` with the known pixels of the input."""
         return _config.composite(self.config, raw, prepared.image, prepared.known)
 
-    def state(
-        self, folder: pathlib.Path, settings: dict[str, Any], recorder: film.Recorder | None
-    ) -> inpaint.SavedSearch | None:
+    def state(self, folder: pathlib.Path, settings: dict[str, Any]) -> inpaint.SavedSearch:
         """Returns where the state of an image's search is kept: beside its folder, until that is written."""
-        if not _SAVE_EVERY.value or recorder or not self.method.steps:
-            return None
         asked = output.request(settings, self.model.content_hash)
         identity = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         place = folder.with_name(f".{folder.name}.search")
@@ -288,6 +287,8 @@ class _Restorer:
         settings = self.settings(source, prepared)
         row = {"image": name, "folder": folder.name, "hole_share": settings["hole_share"]}
         if not _OVERWRITE.value and output.finished(folder, settings, self.model.content_hash):
+            # A kill just after the results were written leaves it.
+            self.state(folder, settings).remove()
             return row | {"status": "skipped"}
         meaning = report.hole_meaning(source and source.mask, _POLARITY.value) if source else "white is restored"
         if show:
@@ -301,7 +302,8 @@ class _Restorer:
             print(f"warning    {name}: {warning}", flush=True)
         latents = _latents_file(source)
         recorder = film.Recorder() if _FILM.value and self.method.steps else None
-        began, state = time.perf_counter(), self.state(folder, settings, recorder)
+        began, state = time.perf_counter(), self.state(folder, settings)
+        stored = _SAVE_EVERY.value and not recorder
         result = inpaint.solve(
             self.model,
             inpaint.Problem.observe(prepared.image, inpaint.operators.Mask.checked(prepared.weight)),
@@ -316,7 +318,7 @@ class _Restorer:
             progress=report.progress_line(_QUIET.value),
             watch=recorder,
             watch_every=film.interval(self.method.steps) if recorder else 1,
-            state=state,
+            state=state if stored else None,
         )
         seconds = time.perf_counter() - began
         selection = inpaint.select(result, keep=min(search.keep, len(result.scores)), by=search.select)
@@ -324,8 +326,7 @@ class _Restorer:
         if warning and not show:
             figures["warnings"].insert(0, warning)
         photos = self._write(folder, prepared, truth, result, selection, recorder, settings | figures)
-        if state is not None:
-            state.remove()
+        state.remove()
         sizes = {"starts": len(result.scores), "kept": len(selection.starts), "photos": photos}
         return row | {"status": "done"} | figures | sizes
 
@@ -376,7 +377,9 @@ def _restore_all(restorer: _Restorer, sources: list[inputs.Source], folder: path
         except Exception as error:
             if flags.FLAGS.debug:
                 traceback.print_exc()
-            defect = "" if isinstance(error, ValueError | OSError) else f"unexpected {type(error).__name__}: "
+            defect = (
+                "" if isinstance(error, ValueError | OSError | MemoryError) else f"unexpected {type(error).__name__}: "
+            )
             row = {"image": str(source.image), "status": "failed", "error": defect + " ".join(str(error).split())}
         rows.append(row)
         if not _QUIET.value or row.get("warnings"):

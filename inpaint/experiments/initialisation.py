@@ -23,6 +23,8 @@ from inpaint.masks import Generator
 from inpaint.metrics.judge import LoadedJudge
 from stylegan_jax import image_io, rendering
 
+INITIALISATIONS = ("mean", "random", "prescreen", "encoder")
+
 
 class Figures(NamedTuple):
     """Of every portrait at every step shown, `[n, steps]`: hole PSNR of the render in dB, feature distance of the
@@ -37,6 +39,18 @@ class Compared(NamedTuple):
 
     first: Figures
     selected: Figures
+
+
+def _beginning(config: RestoreConfig, name: str, model: sg.Model) -> tuple[RestoreConfig, inpaint.Method]:
+    if name not in INITIALISATIONS:
+        raise ValueError(f"unknown initialisation {name!r}; known: {', '.join(INITIALISATIONS)}")
+    if name == "encoder" and model.encoder is None:
+        raise ValueError("the generator has no encoder to begin with; leave it out, or name one (--encoder)")
+    own = dataclasses.replace(config, search=dataclasses.replace(config.search, init=name))
+    method = _config.build_method(own)
+    if isinstance(method, inpaint.Fill):
+        raise ValueError(f"the method {config.method} makes no search, so it begins nowhere")
+    return own, method
 
 
 class _Recorder:
@@ -97,20 +111,21 @@ def study(
         ValueError: for unsuitable steps or settings.
     """
     check_steps(steps, config.search.steps)
+    settings = {name: _beginning(config, name, model) for name in initialisations}
     images = image_io.from_uint8(portraits.images)
     known = np.stack([draw_mask(mask, int(i), model.resolution, seed=0) for i in portraits.ids])
     problem = inpaint.Problem.stack(
         [inpaint.Problem.observe(x, inpaint.operators.Mask.checked(k)) for x, k in zip(images, known, strict=True)]
     )
-    every = int(np.gcd.reduce([*steps, config.search.steps]))
     found = {}
-    for name in initialisations:
-        own = dataclasses.replace(config, search=dataclasses.replace(config.search, init=name))
+    for name, (own, method) in settings.items():
+        # Device calls end where a step is shown, in phases that begin anywhere.
+        every = int(np.gcd.reduce([*steps, *np.cumsum([phase.steps for phase in method.phases])]))
         recorder = _Recorder(steps, len(images), own.search.starts)
         result = inpaint.solve(
             model,
             problem,
-            _config.build_method(own),
+            method,
             starts=own.search.starts,
             key=jax.random.key(own.search.seed),
             image_ids=portraits.ids.tolist(),

@@ -2,6 +2,7 @@
 """The lanes of a search (every start of every image), a chunk at a time through all phases of a method."""
 
 import functools
+import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,12 +41,25 @@ class Chunks:
             None if self.guess is None else self.guess[image],
         )
 
+    def describe(self, v: Array, c: Array | None, context: loop.Frozen, method: Method) -> str:
+        """Returns the sha256 of what the method does to one lane; `v` and `c` are those of all lanes."""
+        found, index, space = hashlib.sha256(method.name.encode()), np.zeros(1, int), method.phases[0].space
+        # On however many devices, it is the same search.
+        lanes, v, context = self.lanes(index, c), v[index], context._replace(mesh=None, device=None)
+        for phase in method.phases:
+            lift = functools.partial(loop.lift, context=context, source=space, target=phase.space)
+            v, space = jax.eval_shape(lift, v, lanes), phase.space
+            begin = functools.partial(loop.begin_phase, context=context, phase=phase)
+            starts = jax.eval_shape(begin, v, jax.ShapeDtypeStruct((1,), bool))
+            found.update(f"{phase.space.name} {phase.steps} {loop.step_text(starts, lanes, context, phase)}".encode())
+        return found.hexdigest()
+
     def run(self, function: Callable[[np.ndarray, int], Any], *, resized: Callable[[int], None] | None = None) -> Any:
         """Returns what `function(index, real)` gives for all lanes, `[images, per_image, ...]`, numpy.
 
         Args:
             function: called with lane numbers `[size]`, the first `real` of them being new; returns pytrees of arrays
-                `[real, ...]`.
+                `[real, ...]`, or of more where it knows more of what comes.
             resized: called with the new size where memory did not suffice.
 
         Raises:
@@ -57,20 +71,26 @@ class Chunks:
             try:
                 parts.append(function(index, min(self.size, lanes - first)))
             except (jax.errors.JaxRuntimeError, MemoryError) as error:
-                self._halve(error)
+                self.halve(error)
                 if resized:
                     resized(self.size)
                 continue
-            first += self.size
+            # Not by the size: a stored part may be of a time when more ran at once.
+            first += len(jax.tree.leaves(parts[-1])[0])
         joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
         return jax.tree.map(lambda x: x.reshape(self.images, self.per_image, *x.shape[1:]), joined)
 
-    def _halve(self, error: Exception) -> None:
+    def halve(self, error: Exception) -> None:
+        """Halves the chunk where `error` says that memory did not suffice, and raises it again where it does not.
+
+        Raises:
+            MemoryError: where there is nothing to halve.
+        """
         if not memory.is_exhausted(error) and not isinstance(error, MemoryError):
             raise error
         if self.size == self.devices:
             raise MemoryError(
-                "the device's memory does not hold one start; take a smaller generator or a larger device"
+                "memory does not hold one start on each device; take a smaller generator or larger devices"
             ) from error
         self.resize(self.size // 2)
 
@@ -83,9 +103,9 @@ class Told(NamedTuple):
     watch_every: int = 1
 
 
-def fit_chunk(chunks: Chunks, v: Array, c: Array | None, context: loop.Frozen, method: Method, *, steps: int) -> int:
-    """Returns how many lanes can run at once, at most the size of `chunks`: what the compiled step of the last phase
-    says that it takes, beside what a device has.
+def fit_chunk(chunks: Chunks, v: Array, c: Array | None, context: loop.Frozen, method: Method, *, steps: int) -> None:
+    """Makes chunks as small as memory asks: what the compiled step of the last phase says that it takes is held
+    against what a device has.
 
     Args:
         chunks: of the search.
@@ -93,14 +113,28 @@ def fit_chunk(chunks: Chunks, v: Array, c: Array | None, context: loop.Frozen, m
         context, method: of the search.
         steps: in one device call.
     """
+    while True:
+        try:
+            needed, device = _needed(chunks, v, c, context, method, steps)
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            chunks.halve(error)
+            continue
+        capacity = memory.capacity_bytes(device)
+        chunks.resize(memory.fitting_chunk(chunks.size, needed=needed, capacity=capacity, devices=chunks.devices))
+        return
+
+
+def _needed(
+    chunks: Chunks, v: Array, c: Array | None, context: loop.Frozen, method: Method, steps: int
+) -> tuple[int, jax.Device]:
+    """Returns the bytes that a step takes on each device, and one of the devices."""
     phase, first = method.phases[-1], method.phases[0]
     index = np.minimum(np.arange(chunks.size), chunks.images * chunks.per_image - 1)
     lanes = context.place(chunks.lanes(index, c))
     lifted = loop.lift(context.place(v[index]), lanes, context, source=first.space, target=phase.space)
     starts = loop.begin_phase(lifted, context.place(jnp.zeros(len(index), bool)), context, phase)
     needed = loop.step_bytes(starts, lanes, context, phase, steps=min(steps, phase.steps))
-    free = memory.free_bytes(lifted.devices().pop())
-    return memory.fitting_chunk(chunks.size, needed=needed, free=free, devices=chunks.devices)
+    return needed, starts.v.devices().pop()
 
 
 def search(
@@ -124,30 +158,33 @@ def search(
         told: whom to tell.
         saved: where the state is stored and looked for.
     """
-    total, done = chunks.images * chunks.per_image * method.steps, 0
+    total = chunks.images * chunks.per_image * method.steps
 
     def run(index: np.ndarray, real: int) -> dict[str, Any]:
-        nonlocal done
-        before, first = done, int(index[0])
+        first = int(index[0])
         found = None if saved is None else saved.part(first)
         if found is None:
 
             def report(step: int, losses: Array) -> None:
-                nonlocal done
-                done = before + step * real
                 if told.progress:
-                    told.progress(Progress(done, total, float(np.nanmin(np.asarray(losses)[:real], initial=np.inf))))
+                    best = float(np.nanmin(np.asarray(losses)[:real], initial=np.inf))
+                    told.progress(Progress(first * method.steps + step * real, total, best))
 
             chunk = _Chunk(context.place(chunks.lanes(index, c)), context, method, first, saved)
             watch = None if told.watch is None else functools.partial(_look, told, chunks, index[:real])
-            found = chunk.run(context.place(v[index]), steps_per_call, report, watch, told.watch_every)
+            found = chunk.run(
+                context.place(v[index]),
+                steps_per_call=steps_per_call,
+                report=report,
+                watch=watch,
+                watch_every=told.watch_every,
+            )
             found = jax.tree.map(lambda x: np.asarray(x)[:real], found)
             if saved is not None:
                 saved.save_part(first, found)
-        end = before + real * method.steps
-        if told.progress and done < end:
-            told.progress(Progress(end, total, float(found["scores"].min())))
-        done = end
+        if told.progress:
+            done = (first + len(found["scores"])) * method.steps
+            told.progress(Progress(done, total, float(found["scores"].min())))
         return found
 
     return chunks.run(run, resized=None if saved is None else saved.resize)
@@ -170,6 +207,7 @@ class _Chunk(NamedTuple):
     def run(
         self,
         v: Array,
+        *,
         steps_per_call: int,
         report: Callable[[int, Array], None],
         watch: Callable[[int, Array], None] | None,
@@ -178,8 +216,8 @@ class _Chunk(NamedTuple):
         """Returns what the lanes found from `v` on; `report` and `watch` are told steps of all phases."""
         lanes, context, phases = self.lanes, self.context, self.method.phases
         frozen, traces, space = context.place(jnp.zeros(v.shape[0], bool)), [], phases[0].space
-        resumed = None if self.saved is None else self.saved.running(self.first)
-        before, shown, told = 0, 0, 0
+        resumed = None if self.saved is None else self.saved.running(self.first, size=v.shape[0])
+        before, shown, reported = 0, 0, 0
         if watch and resumed is None:
             watch(0, loop.to_ws(v, lanes, context, space))
         for number, phase in enumerate(phases):
@@ -196,12 +234,12 @@ class _Chunk(NamedTuple):
                 traces.append(earlier)
 
             def after_call(done: int, starts: loop.Start, losses: Array, phase=phase, before=before, number=number):
-                nonlocal shown, told
+                nonlocal shown, reported
                 traces.append(losses)
                 step = before + done
                 # Reading the losses waits for the device, so it is not done after every step.
-                if step // 10 > told or step == self.method.steps:
-                    told = step // 10
+                if step // 10 > reported:
+                    reported = step // 10
                     report(step, losses[-1])
                 if watch and (step // watch_every > shown or step == self.method.steps):
                     shown = step // watch_every

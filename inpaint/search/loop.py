@@ -54,6 +54,7 @@ class Frozen(NamedTuple):
     graph: Any
     arrays: tuple[Any, Context]
     mesh: Mesh | None = None
+    device: jax.Device | None = None  # the one device, where it was named
 
     @property
     def devices(self) -> int:
@@ -62,7 +63,9 @@ class Frozen(NamedTuple):
 
     def place(self, lanes: Any) -> Any:
         """Returns a pytree of arrays `[starts, ...]` with every device holding its share."""
-        return lanes if self.mesh is None else jax.device_put(lanes, NamedSharding(self.mesh, DEALT))
+        if self.mesh is None:
+            return lanes if self.device is None else jax.device_put(lanes, self.device)
+        return jax.device_put(lanes, NamedSharding(self.mesh, DEALT))
 
 
 class Evaluation(NamedTuple):
@@ -81,7 +84,7 @@ def split_context(context: Context, *, devices: Sequence[jax.Device] | None = No
     if devices is None:
         return Frozen(graph, arrays)
     if len(devices) == 1:
-        return Frozen(graph, jax.device_put(arrays, devices[0]))
+        return Frozen(graph, jax.device_put(arrays, devices[0]), device=devices[0])
     mesh = Mesh(np.asarray(devices), (STARTS,))
     return Frozen(graph, jax.device_put(arrays, NamedSharding(mesh, P())), mesh)
 
@@ -219,7 +222,9 @@ def _program(starts: Start, lanes: Lanes, context: Frozen, phase: Phase, steps: 
     """Returns the compiled `_advance` for arguments like these."""
     leaves, structure = jax.tree.flatten((starts, lanes, context.arrays))
     shapes = tuple((jax.typeof(x), getattr(x, "sharding", None)) for x in leaves)
-    key = (shapes, structure, context.graph, context.mesh, phase, steps)
+    # What a caller may set around a call, and the compiler heeds.
+    around = jax.config.jax_default_matmul_precision, jax.config.jax_enable_x64, jax.config.jax_debug_nans
+    key = (shapes, structure, context.graph, context.mesh, phase, steps, around)
     if key not in _PROGRAMS:
         static = dict(graph=context.graph, mesh=context.mesh, phase=phase, steps=steps)
         _PROGRAMS[key] = _advance.lower(starts, lanes, context.arrays, **static).compile()
@@ -227,6 +232,12 @@ def _program(starts: Start, lanes: Lanes, context: Frozen, phase: Phase, steps: 
             _PROGRAMS.popitem(last=False)
     _PROGRAMS.move_to_end(key)
     return _PROGRAMS[key]
+
+
+def step_text(starts: Start, lanes: Lanes, context: Frozen, phase: Phase) -> str:
+    """Returns one step as text, with every number that the method has put into it; values of arrays are not in it."""
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (starts, lanes, context.arrays))
+    return _advance.lower(*shapes, graph=context.graph, mesh=None, phase=phase, steps=1).as_text()
 
 
 def compiled() -> tuple[Any, ...]:
@@ -288,7 +299,7 @@ def run_phase(
         starts, losses = program(steps)(starts, lanes, context.arrays)
         done += steps
         after_call(done, starts, losses[0])
-    # The last update has not been evaluated yet. One more step does that, without compiling anything new: it makes the
-    # variable it came with the latest finite one, or not.
+    # The last update has not been evaluated yet. One more step does that: it makes the variable it came with the latest
+    # finite one, or not.
     starts, _ = program(1)(starts, lanes, context.arrays)
     return starts.finite_v, starts.frozen

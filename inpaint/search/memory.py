@@ -6,17 +6,18 @@ import numpy as np
 
 import stylegan_jax as sg
 
-SHARE = 0.8  # of what is free; the rest is for renders, copies and other programs
+SHARE = 0.8  # of what there is; the rest is for renders, copies and other programs
 
 
-def free_bytes(device: jax.Device) -> int | None:
-    """Returns the bytes that `device` can still give, or None where nobody knows.
+def capacity_bytes(device: jax.Device) -> int | None:
+    """Returns the bytes that programs can have on `device`, or None where nobody knows.
 
-    Of an accelerator they are its allocator's; of a CPU what the system calls available, shared by all its devices.
+    Of an accelerator they are its allocator's limit, which does not change with what else was done before; of a CPU
+    what the system calls available, shared by all its devices.
     """
     statistics = device.memory_stats() or {}
     if "bytes_limit" in statistics:
-        return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+        return statistics["bytes_limit"]
     if device.platform != "cpu":
         return None
     try:
@@ -32,24 +33,25 @@ def default_chunk(generator: sg.Generator) -> int:
     most. The search asks the compiled step, too, before it trusts it."""
     # A guess on the safe side: value and gradient hold 14 times the block outputs in float32.
     per_start = generator.config.activations * 4 * 14
-    free = free_bytes(jax.local_devices()[0])
-    budget = 4 * 2**30 if free is None or jax.default_backend() == "cpu" else SHARE * free
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    budget = 4 * 2**30 if limit is None else SHARE * limit
     return int(np.clip(budget // per_start, 1, 64))
 
 
-def fitting_chunk(size: int, *, needed: int, free: int | None, devices: int) -> int:
-    """Returns the largest chunk up to `size` whose memory fits.
+def fitting_chunk(size: int, *, needed: int, capacity: int | None, devices: int) -> int:
+    """Returns `size` if its memory fits, or the largest power of two for each device that does.
 
     Args:
         size: starts at once, on all devices together, a multiple of `devices`.
         needed: bytes of a device that a step of `size` starts takes.
-        free: bytes that a device has, or None where nobody knows.
+        capacity: bytes that a device has, or None where nobody knows.
         devices: that share the starts.
     """
-    if free is None or needed <= SHARE * free:
+    if capacity is None or needed <= SHARE * capacity:
         return size
-    per_device = int(size // devices * SHARE * free // needed)
-    return max(per_device, 1) * devices
+    per_device = int(size // devices * SHARE * capacity // needed)
+    # Powers of two, so that a little more or less memory seldom changes the chunk, and with it the rounding.
+    return 2 ** max(per_device.bit_length() - 1, 0) * devices
 
 
 def is_exhausted(error: Exception) -> bool:

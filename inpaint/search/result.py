@@ -45,7 +45,8 @@ class Result:
         candidates: which of the drawn latents a start began with; its key is
             `fold_in(fold_in(key, image id), candidate)`.
         labels: class labels `[..., c_dim]` of a conditional generator, or None.
-        chunk: starts run at once; with the device it makes a run repeatable bit for bit.
+        chunk: starts run at once (in the end, where memory made it smaller on the way); with the device it makes a run
+            repeatable bit for bit.
         forwards, gradients: for one image, how often the generator ran alone and together with its gradient.
         attributes: probability `[...]` of every constrained attribute on the composite with the known pixels.
     """

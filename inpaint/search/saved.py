@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import time
+import zipfile
 from typing import Any
 
 import jax
@@ -42,7 +44,7 @@ class SavedSearch:
     Args:
         folder: of the state; made when there is something to store.
         every: least seconds between two stored states.
-        identity: what else decides the search beside what `solve` is given, such as the hash of the generator.
+        identity: what else the caller wants to be the same; all that `solve` is given counts already.
         replace: remove the state of another search instead of refusing to begin.
     """
 
@@ -63,6 +65,8 @@ class SavedSearch:
         self._facts = {"search": hashlib.sha256(f"{found} {self.identity}".encode()).hexdigest(), "chunk": size}
         path = self.folder / SEARCH
         if not path.exists():
+            # Nothing says whose the rest is.
+            self.remove()
             return size
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
@@ -74,8 +78,8 @@ class SavedSearch:
             return chunk
         if not self.replace:
             raise ValueError(
-                f"{self.folder} holds the state of an interrupted search with other settings or inputs; pass "
-                "--overwrite or remove it to begin anew"
+                f"{self.folder} holds the state of an interrupted search with other settings or inputs, or of another "
+                "version of the libraries; --overwrite (replace=True) or removing it begins anew"
             )
         self.remove()
         return size
@@ -95,11 +99,11 @@ class SavedSearch:
         return self.folder / f"part-{first:08d}.npz"
 
     def part(self, first: int) -> dict[str, Any] | None:
-        """Returns what the finished chunk found that began with lane `first`, or None."""
+        """Returns what the finished chunk found that began with lane `first`, or None where none can be read."""
         try:
             with np.load(self._part(first), allow_pickle=False) as arrays:
                 return {"attributes": {}} | traverse_util.unflatten_dict({n: arrays[n] for n in arrays.files}, sep="/")
-        except FileNotFoundError:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return None
 
     def save_part(self, first: int, found: dict[str, Any]) -> None:
@@ -115,16 +119,16 @@ class SavedSearch:
         shutil.rmtree(self.folder / RUNNING, ignore_errors=True)
         self._saved = time.monotonic()
 
-    def running(self, first: int) -> tuple[int, int] | None:
-        """Returns phase and steps done in it of the stored state, if it is of the chunk that begins with `first`."""
+    def running(self, first: int, *, size: int) -> tuple[int, int] | None:
+        """Returns phase and steps done in it of the stored state, if it is of the `size` lanes from `first` on."""
         try:
             facts = checkpoint.state_metadata(self.folder / RUNNING)
         except checkpoint.CheckpointError:
             return None
-        return (facts["phase"], facts["done"]) if facts["first"] == first else None
+        return (facts["phase"], facts["done"]) if (facts["first"], facts["size"]) == (first, size) else None
 
     def load_running(self, starts: Start, done: int) -> tuple[Start, Array]:
-        """Returns the stored starts and objectives `[done, starts]`.
+        """Returns the stored starts and objectives `[done, starts]`; raises CheckpointError where they are damaged.
 
         Args:
             starts: of the same shapes.
@@ -145,10 +149,16 @@ class SavedSearch:
         if time.monotonic() - self._saved < self.every:
             return
         self._write_facts()
-        facts = {"first": first, "phase": phase, "done": done}
+        facts = {"first": first, "size": starts.v.shape[0], "phase": phase, "done": done}
         checkpoint.save_state(self.folder / RUNNING, (starts, jnp.concatenate(traces)), metadata=facts)
         self._saved = time.monotonic()
 
     def remove(self) -> None:
         """Removes the state, once the results are safe."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        # A kill in the middle must not leave parts that look like a state.
+        aside = self.folder.with_name(f"{self.folder.name}.old-{secrets.token_hex(4)}")
+        try:
+            os.replace(self.folder, aside)
+        except OSError:
+            return
+        shutil.rmtree(aside, ignore_errors=True)

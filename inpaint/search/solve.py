@@ -262,10 +262,10 @@ def solve(
     chunks = Chunks(problem, guess, starts, size, devices=frozen.devices)
     v, c, chosen = _begin(key, ids, chunks, frozen, method, label)
     if chunk is None:
-        chunks.resize(_chunks.fit_chunk(chunks, v, c, frozen, method, steps=steps_per_call))
+        _chunks.fit_chunk(chunks, v, c, frozen, method, steps=steps_per_call)
     if state is not None:
-        asked = saved.digest(problem, v, c, context.w_mean, guess), _description(method, steps_per_call)
-        chunks.resize(state.open(" ".join(asked), chunks.size))
+        asked = saved.digest(problem, v, c, guess, frozen.arrays), chunks.describe(v, c, frozen, method)
+        chunks.resize(state.open(f"{asked} {steps_per_call}", chunks.size))
     told = Told(progress, watch, watch_every)
     found = _chunks.search(chunks, v, c, frozen, method, steps_per_call=steps_per_call, told=told, saved=state)
     found |= {"candidates": chosen, "labels": None if c is None else np.asarray(c).reshape(*chosen.shape, -1)}
@@ -280,14 +280,6 @@ def solve(
         forwards=pool + starts,
         gradients=starts * (method.steps + len(method.phases)),
     )
-
-
-def _description(method: Method, steps_per_call: int) -> str:
-    phases = [
-        (phase.space.name, phase.steps, phase.noise, [(term.name, term.weight) for term in phase.terms])
-        for phase in method.phases
-    ]
-    return repr((method.name, phases, steps_per_call))
 
 
 def _result(

@@ -80,12 +80,14 @@ def _new_generator(config: TrainConfig, shared: dict[str, Any]) -> stylegan2.Gen
 
 def _new_discriminator(config: TrainConfig, shared: dict[str, Any]) -> stylegan2.Discriminator | dcgan.Discriminator:
     rngs = nnx.Rngs(config.seed + 1)
+    if config.discriminator_moments not in ("batch", "stored"):
+        raise ValueError(f'discriminator_moments must be "batch" or "stored", got {config.discriminator_moments!r}')
     if config.discriminator == "stylegan2":
+        if config.discriminator_moments == "stored":
+            raise ValueError("discriminator_moments are those of a DCGAN's discriminator; that of StyleGAN2 has none")
         return stylegan2.Discriminator(stylegan2.DiscriminatorConfig(**shared), rngs=rngs)
     if config.discriminator != "dcgan":
         raise ValueError(f'discriminator must be "stylegan2" or "dcgan", got {config.discriminator!r}')
-    if config.discriminator_moments not in ("batch", "stored"):
-        raise ValueError(f'discriminator_moments must be "batch" or "stored", got {config.discriminator_moments!r}')
     if config.decoding_features:
         raise ValueError("decoding_features needs the discriminator of StyleGAN2, whose features know no batch")
     widths = tuple(config.discriminator_widths) or shared["widths"][:-1]

@@ -134,17 +134,25 @@ def test_commands(tmp_path, save_generator, save_pictures, run_commands):
         [*study, "--output=study", "--shown=0,2"],
         [*study, "--output=no", "--shown=0,3"],
         [*study, "--output=no", "--shown=0,a"],
-        [*study, "--output=no", "--shown=0", "--initialisations=guess"],
+        [*study, "--output=no", "--shown=0", "--initialisations=mean,guess"],
+        [*study, "--output=no", "--shown=0", "--initialisations=mean,encoder"],
+        [*study, "--output=no", "--shown=0", "--method=biharmonic"],
+        [*one, "--output=no", "--method=biharmonic", "--latents=first/latents.npz"],
     ]
     done = run_commands("inpaint", cases, tmp_path)
-    assert [code for code, _, _ in done] == [0, 0, 0, 0, 1, 1, 1, 0, 1, 1, 1], [errors for _, _, errors in done]
+    assert [code for code, _, _ in done] == [0, 0, 0, 0, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1], [
+        errors for _, _, errors in done
+    ]
     reasons = {
         4: "--init file and --latents belong together; init is file",
         5: "--init file and --latents belong together; init is mean",
         6: "first is no file; an earlier restoration leaves latents.npz",
         8: "must rise from 0 at least to 2 at most, got [0, 3]",
         9: "--shown must be whole numbers, got 0,a",
-        10: "unknown init 'guess'; known: prescreen, random, mean, encoder, file",
+        10: "unknown initialisation 'guess'; known: mean, random, prescreen, encoder",
+        11: "the generator has no encoder to begin with",
+        12: "the method biharmonic makes no search",
+        13: "--latents says where a search begins, and the method biharmonic makes none",
     }
     for case, reason in reasons.items():
         assert reason in done[case][2] and done[case][2].count("\n") == 1, done[case][2]

@@ -124,7 +124,8 @@ def test_states_are_stored_at_intervals(tmp_path, monkeypatch):
     assert not (tmp_path / "s").exists()
     now[0] += 10
     saved.save_running(0, 1, 1, starts, traces)
-    assert saved.running(0) == (1, 1) and saved.running(2) is None
+    assert saved.running(0, size=2) == (1, 1)
+    assert saved.running(2, size=2) is None and saved.running(0, size=4) is None
     loaded, objectives = saved.load_running(starts, 1)
     np.testing.assert_array_equal(objectives, traces[0])
     np.testing.assert_array_equal(loaded.v, starts.v)
@@ -161,8 +162,49 @@ def test_a_chunk_that_exhausts_memory_is_halved(tmp_path, monkeypatch, shared_co
         assert_equal(found, expected)
     assert json.loads((tmp_path / "state" / "search.json").read_text())["chunk"] == 2
     exhausting(monkeypatch, 0)
-    with pytest.raises(MemoryError, match="does not hold one start"):
+    with pytest.raises(MemoryError, match="does not hold one start on each device"):
         search(chunk=5)
+
+
+def test_a_search_whose_chunk_was_halved_on_the_way_goes_on(tmp_path, monkeypatch, shared_compilations):
+    """Parts of a larger chunk are as long as they are; a state of another chunk, or on other devices, is begun anew."""
+    whole = search(chunk=2)
+    run, calls = loop.run_phase, []
+
+    def limited(*arguments, **options):
+        calls.append(len(arguments[0].v))
+        if len(calls) == 3:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        if len(calls) == 5:
+            raise Interruption
+        return run(*arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(Interruption):
+        patch.setattr(loop, "run_phase", limited)
+        search(chunk=4, state=SavedSearch(tmp_path, every=0))
+    assert calls == [4, 4, 4, 2, 2]
+    found = search(chunk=4, state=SavedSearch(tmp_path, every=0))
+    assert found.chunk == 2
+    for name in ("ws", "scores", "traces"):
+        np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=1e-4, atol=1e-5)
+
+
+def test_what_cannot_be_read_is_made_again(tmp_path, monkeypatch, shared_compilations):
+    """A damaged part, and parts that no search.json speaks for; other learning rates are another search."""
+    first = search(state=SavedSearch(tmp_path / "s"))
+    (tmp_path / "s" / "part-00000000.npz").write_bytes(b"torn")
+    assert_equal(search(state=SavedSearch(tmp_path / "s")), first)
+    (tmp_path / "s" / "search.json").unlink()
+    with np.load(tmp_path / "s" / "part-00000000.npz") as arrays:
+        wrong = {name: array * 0 for name, array in arrays.items()}
+    np.savez(tmp_path / "s" / "part-00000000.npz", **wrong)
+    assert_equal(search(state=SavedSearch(tmp_path / "s")), first)
+    terms = (term("l2"), term("mahalanobis", 0.01))
+    phases = (Phase(latents.W, 4, adam(0.1, 4), terms), Phase(latents.WPLUS, 4, adam(0.06, 4), terms))
+    other = Method("test", phases, inpaint.Prescreened(pool=5))
+    monkeypatch.setattr(sys.modules[__name__], "make_method", lambda steps: other)
+    with pytest.raises(ValueError, match="interrupted search with other settings or inputs"):
+        search(state=SavedSearch(tmp_path / "s"))
 
 
 def test_other_failures_are_not_taken_for_memory(monkeypatch):
@@ -180,25 +222,25 @@ def test_the_chunk_fits_the_memory(monkeypatch, shared_compilations):
     step_bytes = loop.step_bytes
     monkeypatch.setattr(loop, "step_bytes", lambda *a, **k: needed.append(step_bytes(*a, **k)) or needed[-1])
     assert search(chunk=None).chunk == 6 and needed[0] > 6 * SIZE * SIZE * 3 * 4
-    monkeypatch.setattr(memory, "free_bytes", lambda device: needed[0] / memory.SHARE * 0.55)
-    assert search(chunk=None).chunk == 3
+    monkeypatch.setattr(memory, "capacity_bytes", lambda device: needed[0] / memory.SHARE * 0.55)
+    assert search(chunk=None).chunk == 2
 
 
 @pytest.mark.parametrize(
-    ("size", "needed", "free", "devices", "expected"),
-    [(64, 100, None, 1, 64), (64, 100, 200, 1, 64), (64, 100, 100, 1, 51), (64, 1000, 10, 8, 8), (64, 100, 50, 8, 24)],
+    ("size", "needed", "capacity", "devices", "expected"),
+    [(64, 100, None, 1, 64), (50, 100, 200, 1, 50), (64, 100, 100, 1, 32), (64, 1000, 10, 8, 8), (64, 100, 50, 8, 16)],
 )
-def test_fitting_chunk(size, needed, free, devices, expected):
-    assert memory.fitting_chunk(size, needed=needed, free=free, devices=devices) == expected
+def test_fitting_chunk(size, needed, capacity, devices, expected):
+    assert memory.fitting_chunk(size, needed=needed, capacity=capacity, devices=devices) == expected
 
 
 def test_free_memory():
     """An accelerator's allocator is asked; this machine's CPU has some; of others nobody knows."""
     gpu = types.SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 100, "bytes_in_use": 30})
     other = types.SimpleNamespace(platform="other", memory_stats=lambda: None)
-    assert memory.free_bytes(gpu) == 70 and memory.free_bytes(other) is None
+    assert memory.capacity_bytes(gpu) == 100 and memory.capacity_bytes(other) is None
     if os.path.exists("/proc/meminfo"):
-        assert memory.free_bytes(jax.local_devices()[0]) > 2**20
+        assert memory.capacity_bytes(jax.local_devices()[0]) > 2**20
 
 
 def test_a_command_goes_on(tmp_path, save_generator, save_pictures, run_commands):

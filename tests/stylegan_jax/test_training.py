@@ -377,6 +377,7 @@ def same(one, other):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        (dict(discriminator_moments="stored"), "that of StyleGAN2 has none"),
         (dict(discriminator="dcgan", discriminator_moments="own"), 'discriminator_moments must be "batch" or "stored"'),
         (dict(discriminator="patch"), 'discriminator must be "stylegan2" or "dcgan", got \'patch\''),
         (dict(discriminator="dcgan"), "decoding_features needs the discriminator of StyleGAN2"),
