@@ -78,7 +78,7 @@ def run(program: str, commands: Mapping[str, tuple[str, str]], argv: Sequence[st
     """Runs the command that the first argument names, and exits.
 
     A command's module has `main(arguments) -> int`, called with the arguments that are no flags. Errors that users can
-    cause are ValueError, OSError and MemoryError: they end in one line and exit code 1; any other is reported as a defect.
+    cause are ValueError, OSError and MemoryError: they end in one line and exit code 1; any other is told as a defect.
 
     Args:
         program: how the user calls it.
