@@ -13,5 +13,5 @@ def get_config(variant: str = "") -> EncoderTrainConfig:
     if variant == "smoke":
         return EncoderTrainConfig(widths=(8, 8, 8), features_weight=0.0, images=4, batch=4, mask_pool=4)
     return EncoderTrainConfig(
-        widths=(96, 96, 64, 32, 16), features=160, images=64_000, batch=32, generated=8, snapshot_images=6_400
+        widths=(96, 96, 64, 32, 16), features=160, images=40_000, batch=32, generated=8, snapshot_images=4_000
     )

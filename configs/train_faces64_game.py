@@ -30,7 +30,8 @@ def get_config(variant: str = "") -> TrainConfig:
         mapping_layers=4,
         images=400_000,
         batch=32,
-        lr=0.001,
+        # 0.001, and 0.1 for the decoding, in the first 9,600 images.
+        lr=0.002,
         discriminator_lr=0.002,
         # Its discriminator knows another generator.
         discriminator_first=960,
@@ -41,7 +42,7 @@ def get_config(variant: str = "") -> TrainConfig:
         ema_images=5_000,
         augment="ada",
         augment_p=0.2,
-        decoding_weight=0.1,
+        decoding_weight=0.05,
         decoding_batch=8,
         decoding_resolution=32,
         snapshot_images=3_200,
@@ -72,6 +73,7 @@ def get_config(variant: str = "") -> TrainConfig:
         decoding_batch=8,
     )
     changes["third"] = dict(
+        lr=0.001,
         discriminator_moments="stored",
         discriminator_widths=(256, 128, 64, 32),
         discriminator_first=3_200,

@@ -32,8 +32,8 @@ from stylegan_jax.generator import StyleGenerator
 FORMAT = "stylegan_jax"
 FORMAT_VERSION = 1
 PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
-SHIPPED = ("faces32", "dcgan64")  # the generators in PRETRAINED, by the names that stand for them
-DEMO = PRETRAINED / "faces32"
+SHIPPED = ("faces64", "faces32", "dcgan64")  # the generators in PRETRAINED, by the names that stand for them
+DEMO = PRETRAINED / "faces64"
 CLASSIFIER = PRETRAINED / "teeth64"  # the classifier that is asked where no other is named
 ENCODER = "encoder"
 

@@ -31,7 +31,7 @@ _SPLIT = flags.DEFINE_string("split", "tune", "Split of held-back images.")
 _GENERATOR = flags.DEFINE_string(
     "generator",
     None,
-    "Checkpoint directory, or one that is shipped: faces32 (the demo generator, by default), dcgan64.",
+    "Checkpoint directory, or one that is shipped: faces64 (the demo generator, by default), faces32, dcgan64.",
 )
 _JUDGE = flags.DEFINE_string("judge", None, "Checkpoint directory of a judge; by default the one of the package.")
 _RESTORED = flags.DEFINE_string("restored", None, "Folder of restored images to compare with the training images.")

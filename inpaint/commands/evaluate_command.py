@@ -65,7 +65,7 @@ _ENCODER = flags.DEFINE_string(
 _GENERATOR = flags.DEFINE_string(
     "generator",
     None,
-    "Checkpoint directory, or one that is shipped: faces32 (the demo generator, by default), dcgan64.",
+    "Checkpoint directory, or one that is shipped: faces64 (the demo generator, by default), faces32, dcgan64.",
 )
 _JUDGE = flags.DEFINE_string("judge", None, "Checkpoint directory of a judge; by default the one of the package.")
 _LPIPS = flags.DEFINE_string("lpips", None, "Checkpoint of LPIPS, for the figures lpips and lpips_hole.")

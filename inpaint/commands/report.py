@@ -4,7 +4,7 @@
 import pathlib
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from inpaint import output
 from inpaint.photograph import Prepared
@@ -36,6 +36,35 @@ class ProgressLine:
 def progress_line(quiet: bool) -> ProgressLine | None:
     """Returns a progress line where somebody watches: on a terminal, and not asked to be quiet."""
     return None if quiet or not sys.stdout.isatty() else ProgressLine()
+
+
+class Plan(NamedTuple):
+    """What a call would do: images by what becomes of them, why some cannot be read, and the search of each of the
+    others; its memory is an estimate in bytes for each device."""
+
+    images: dict[str, int]
+    troubles: list[str]
+    starts: int = 0
+    steps: int = 0
+    chunk: int = 0
+    devices: int = 1
+    memory: int = 0
+
+
+def print_plan(plan: Plan) -> int:
+    """Prints a plan, and every trouble on stderr; returns the exit code that the call would have by then."""
+    counts = [f"{number} {what}" for what, number in plan.images.items()] + [f"{len(plan.troubles)} unreadable"]
+    print(f"plan       {', '.join(counts)}")
+    if plan.starts:
+        chunks = -(-plan.starts // plan.chunk)
+        print(
+            f"search     {plan.starts} starts x {plan.steps} steps for each image, {plan.chunk} at once in {chunks} "
+            f"chunk{'s' * (chunks > 1)} on {plan.devices} device{'s' * (plan.devices > 1)}"
+        )
+        print(f"memory     about {plan.memory / 2**30:.2f} GiB on each device, beside the weights")
+    for trouble in plan.troubles:
+        print(f"inpaint restore: {trouble}", file=sys.stderr)
+    return 0 if not plan.troubles else 3 if any(plan.images.values()) else 1
 
 
 def hole_meaning(mask: object, polarity: str) -> str:

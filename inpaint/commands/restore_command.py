@@ -37,6 +37,7 @@ from inpaint import config as _config
 from inpaint import default_config, film, framing, inputs, output
 from inpaint.commands import networks, report
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
+from inpaint.search import memory
 from inpaint.search.method import Fill
 from stylegan_jax import checkpoint, command_line, image_io, rendering
 from stylegan_jax.training import data
@@ -77,7 +78,7 @@ _LANDMARKS = flags.DEFINE_string(
 _GENERATOR = flags.DEFINE_string(
     "generator",
     None,
-    "Checkpoint directory, or one that is shipped: faces32 (the demo generator, by default), dcgan64.",
+    "Checkpoint directory, or one that is shipped: faces64 (the demo generator, by default), faces32, dcgan64.",
 )
 _ENCODER = flags.DEFINE_string(
     "encoder", None, "Checkpoint of an encoder trained for the generator; by default the one in its folder, if any."
@@ -116,6 +117,9 @@ _SAVE_EVERY = flags.DEFINE_float(
     "Least seconds between two stored states of a running search, from which the same call goes on after an "
     "interruption; 0: none. A search that is filmed stores none.",
     lower_bound=0,
+)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Read all inputs and say what would be done, and with how much memory, but do nothing."
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "Print results, warnings and errors only.")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -213,6 +217,7 @@ class _Restorer:
     networks: networks.Networks
     label: np.ndarray | None
     fitted_on: str | None
+    many: bool
 
     def prepared(
         self, source: inputs.Source | None, photograph: Photograph | None
@@ -269,6 +274,26 @@ class _Restorer:
     def composites(self, raw: np.ndarray, prepared: Prepared) -> np.ndarray:
         """Returns renders `[n, h, w, c]` with the known pixels of the input."""
         return _config.composite(self.config, raw, prepared.image, prepared.known)
+
+    def plan(self, sources: list[inputs.Source | None], folder: pathlib.Path) -> report.Plan:
+        """Returns what a call would do: inputs are read and earlier results looked for."""
+        counts, troubles = {"to do": 0, "finished": 0}, []
+        for source in sources:
+            place = folder / source.name if self.many else folder
+            try:
+                photograph = None if source is None else _photograph(source)
+                settings = self.settings(source, self.prepared(source, photograph)[0])
+                done = not _OVERWRITE.value and output.finished(place, settings, self.model.content_hash)
+                counts["finished" if done else "to do"] += 1
+            except (ValueError, OSError) as error:
+                troubles.append(" ".join(str(error).split()))
+        search, devices = self.config.search, jax.local_device_count()
+        if not self.method.steps:
+            return report.Plan(counts, troubles)
+        chunk = search.chunk or memory.default_chunk(self.model.generator) * devices
+        chunk = -(-min(chunk, search.starts) // devices) * devices
+        needed = memory.estimated_bytes(self.model.generator) * chunk // devices
+        return report.Plan(counts, troubles, search.starts, self.method.steps, chunk, devices, needed)
 
     def state(self, folder: pathlib.Path, settings: dict[str, Any]) -> inpaint.SavedSearch:
         """Returns where the state of an image's search is kept: beside its folder, until that is written."""
@@ -417,7 +442,7 @@ def main(arguments: list[str]) -> int:
         images = _training_images(model)
         method, fitted_on = _config.build_method(config, images=images), hashlib.sha256(images.tobytes()).hexdigest()
     asked = networks.load(method.needs, method.attributes)
-    restorer = _Restorer(config, method, model, asked, _label(model), fitted_on)
+    restorer = _Restorer(config, method, model, asked, _label(model), fitted_on, many)
     device, search = jax.devices()[0], config.search
     _say(f"device     {device.platform} ({device.device_kind}), jax {jax.__version__}")
     _say(f"generator  {_GENERATOR.value or 'demo'}, {model.resolution} px, {(model.content_hash or '')[:12]}")
@@ -428,6 +453,9 @@ def main(arguments: list[str]) -> int:
     if many:
         meaning = report.hole_meaning(_MASK.value, _POLARITY.value)
         _say(f"images     {len(sources)} in {_IMAGE.value} ({meaning})")
+    if _DRY_RUN.value:
+        return report.print_plan(restorer.plan(sources, folder))
+    if many:
         return _restore_all(restorer, sources, folder)
     report.print_single(restorer.restore(sources[0], photograph, folder, show=True), folder, method.steps)
     return 0

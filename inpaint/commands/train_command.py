@@ -36,7 +36,7 @@ _CHECK = flags.DEFINE_list(
 _GENERATOR = flags.DEFINE_string(
     "generator",
     None,
-    "Checkpoint directory, or one that is shipped: faces32 (the demo generator, by default), dcgan64.",
+    "Checkpoint directory, or one that is shipped: faces64 (the demo generator, by default), faces32, dcgan64.",
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the run: state, model, log.")
 _INITIAL = flags.DEFINE_string("initial", None, "Checkpoint of another generator's encoder to begin a new run with.")

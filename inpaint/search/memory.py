@@ -28,11 +28,16 @@ def capacity_bytes(device: jax.Device) -> int | None:
     return available * 1024 // jax.local_device_count("cpu")
 
 
+def estimated_bytes(generator: sg.Generator) -> int:
+    """Returns about how much memory a step takes for one start, beside the weights."""
+    # A guess on the safe side: value and gradient hold 14 times the block outputs in float32.
+    return generator.config.activations * 4 * 14
+
+
 def default_chunk(generator: sg.Generator) -> int:
     """Returns how many starts to run at once on one device: as many as fit an estimate of their activations, 64 at
     most. The search asks the compiled step, too, before it trusts it."""
-    # A guess on the safe side: value and gradient hold 14 times the block outputs in float32.
-    per_start = generator.config.activations * 4 * 14
+    per_start = estimated_bytes(generator)
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     budget = 4 * 2**30 if limit is None else SHARE * limit
     return int(np.clip(budget // per_start, 1, 64))

@@ -14,7 +14,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from stylegan_jax import checkpoint, command_line
+from stylegan_jax import checkpoint, command_line, dcgan
 from stylegan_jax.training import data, default_config, trainer
 from stylegan_jax.training.config import TrainConfig
 from stylegan_jax.training.dcgan import DcganTrainConfig, DcganTrainer
@@ -38,7 +38,7 @@ def _report(line: dict) -> None:
     print(shown, flush=True)
 
 
-def _initial() -> checkpoint.Model | None:
+def _initial(config: TrainConfig) -> checkpoint.Model | None:
     """Returns the networks that a new run begins with, or None."""
     if not _INITIAL.value:
         if _JUDGED_BY.value:
@@ -50,6 +50,11 @@ def _initial() -> checkpoint.Model | None:
     judge = checkpoint.load(_JUDGED_BY.value).discriminator
     if judge is None:
         raise ValueError(f"{_JUDGED_BY.value} holds no discriminator")
+    kind = "dcgan" if isinstance(judge, dcgan.Discriminator) else "stylegan2"
+    if kind != config.discriminator:
+        raise ValueError(
+            f"the discriminator of {_JUDGED_BY.value} is of the kind {kind}, the config asks for {config.discriminator}"
+        )
     return dataclasses.replace(initial, discriminator=judge)
 
 
@@ -66,7 +71,7 @@ def main(arguments: list[str]) -> int:
     if kind is DcganTrainConfig and _INITIAL.value:
         raise ValueError("--initial is for style-based generators; a DCGAN is trained at one resolution from the start")
     images = data.load_images(_DATA.value, resolution=config.resolution, split=_SPLIT.value)
-    initial = _initial()
+    initial = _initial(config)
     if kind is DcganTrainConfig:
         run = DcganTrainer(config, images, _OUTPUT.value)
     else:

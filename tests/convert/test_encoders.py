@@ -365,7 +365,7 @@ def test_encoders_of_stylegan3(tmp_path):
         "trained for another generator": (source, save_generator(tmp_path / "other", MEAN + 0.1)),
         "of a StyleGAN2; the generator .* is of another family": (write_small(tmp_path / "2.pt"), generator),
         "does not exist": (source, tmp_path / "missing"),
-        r"gives 6 latents of width 6; the generator .* takes \(8, 128\)": (source, checkpoint.DEMO),
+        r"gives 6 latents of width 6; the generator .* takes \(10, 128\)": (source, checkpoint.DEMO),
     }
     for message, (file, place) in refused.items():
         with pytest.raises(ConversionError, match=message):

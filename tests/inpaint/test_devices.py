@@ -6,7 +6,18 @@ import os
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import nnx
+from jax import export
+
+import inpaint
+import stylegan_jax as sg
+from inpaint.search import loop
+from inpaint.search import solve as solving
+from stylegan_jax import latents
 
 # The number of devices must be set before JAX starts.
 SCRIPT = """
@@ -92,3 +103,37 @@ def test_the_number_of_devices_changes_nothing(steps, double, tolerance):
         assert max(differences.values()) < tolerance, (case, differences)
     assert found["chunks"] == [6, 8, 8] and found["default"] == 8
     assert not found["compiled_again"] and found["collectives"] == []
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_the_default_search_lowers_for_accelerators(platform):
+    """Its steps, one by one and scanned, the last evaluation and the lift between its spaces."""
+    config = sg.GeneratorConfig(widths=(6, 4, 4), z_dim=6, w_dim=6, mapping_layers=2)
+    model = sg.Model(sg.Generator(config, rngs=nnx.Rngs(0)))
+    method = inpaint.methods.latent_search(steps=4)
+    context = loop.split_context(solving.make_context(model, needs=method.needs))
+    mask = inpaint.operators.Mask.checked(np.pad(np.zeros((8, 8)), 4, constant_values=1))
+    problem = inpaint.Problem.stack([inpaint.Problem.observe(np.zeros((16, 16, 3), np.float32), mask)] * 2)
+    lanes = loop.Lanes(problem, None)
+    for phase in method.phases:
+        shape = (2, 6) if phase.space is latents.W else (2, config.num_ws, 6)
+        starts = loop.begin_phase(jnp.zeros(shape), jnp.zeros(2, bool), context, phase)
+        for steps in (1, 25):
+
+            def step(starts, lanes, arrays, phase=phase, steps=steps):
+                return loop._advance(starts, lanes, arrays, graph=context.graph, mesh=None, phase=phase, steps=steps)
+
+            exported = export.export(jax.jit(step), platforms=[platform])(starts, lanes, context.arrays)
+            assert exported.platforms == (platform,) and "stablehlo.convolution" in exported.mlir_module()
+
+        def look(v, lanes, arrays, phase=phase):
+            return loop._evaluate(v, lanes, arrays, graph=context.graph, mesh=None, phase=phase)
+
+        assert export.export(jax.jit(look), platforms=[platform])(starts.v, lanes, context.arrays).nr_devices == 1
+
+    def lift(v, arrays):
+        options = dict(graph=context.graph, mesh=None, source=latents.W, target=latents.WPLUS)
+        return loop._lift(v, None, arrays, **options)
+
+    exported = export.export(jax.jit(lift), platforms=[platform])(jnp.zeros((2, 6)), context.arrays)
+    assert exported.out_avals[0].shape == (2, config.num_ws, 6)

@@ -23,7 +23,7 @@ from inpaint.search import loop, memory
 from inpaint.search.method import Method, Phase
 from inpaint.search.saved import SavedSearch
 from inpaint.search.schedule import adam
-from stylegan_jax import latents
+from stylegan_jax import image_io, latents
 
 SIZE, KEY = 8, jax.random.key(5)
 FIELDS = ("ws", "variables", "raw", "scores", "traces", "frozen", "candidates")
@@ -244,7 +244,7 @@ def test_free_memory():
 
 
 def test_a_command_goes_on(tmp_path, save_generator, save_pictures, run_commands):
-    """A stored state is used, or told where it does not fit, and gone in the end; a film needs the whole way."""
+    """A stored state is used, or told where it does not fit, and gone in the end; a dry run tells the plan."""
     save_generator(tmp_path / "generator")
     save_pictures(tmp_path)
     restore = ["restore", "--generator=generator", "--image=image.png", "--mask=mask.png", "--starts=2", "--keep=1"]
@@ -254,10 +254,16 @@ def test_a_command_goes_on(tmp_path, save_generator, save_pictures, run_commands
         [*restore, "--steps=2", "--output=a", "--save_every=0.0001"],
         [*restore, "--steps=2", "--output=b"],
         [*restore, "--steps=2", "--output=b", "--overwrite"],
+        [*restore, "--steps=2", "--output=a", "--dry_run"],
+        [*restore, "--steps=2", "--output=c", "--dry_run", "--config.search.chunk=1"],
     ]
     done = run_commands("inpaint", cases, tmp_path)
-    assert [code for code, _, _ in done] == [0, 1, 0], [errors for _, _, errors in done]
+    assert [code for code, _, _ in done] == [0, 1, 0, 0, 0], [errors for _, _, errors in done]
     assert "interrupted search with other settings or inputs" in done[1][2]
+    assert "plan       0 to do, 1 finished, 0 unreadable" in done[3][1]
+    assert "plan       1 to do, 0 finished" in done[4][1] and "2 starts x 2 steps" in done[4][1]
+    assert "1 at once in 2 chunks on 1 device" in done[4][1] and "GiB on each device" in done[4][1]
+    assert not (tmp_path / "c").exists()
     assert not (tmp_path / ".a.search").exists() and not (tmp_path / ".b.search").exists()
 
 
@@ -290,3 +296,37 @@ def test_killed_at_random_moments(tmp_path, save_generator, save_pictures):
     whole, killed = (np.load(tmp_path / name / "latents.npz") for name in ("whole", "killed"))
     np.testing.assert_array_equal(whole["w"], killed["w"])
     assert not (tmp_path / ".killed.search").exists()
+
+
+MEASURED = """
+import resource, sys
+from inpaint.__main__ import run
+try:
+    run()
+finally:
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_images(tmp_path, save_generator):
+    """A thousand images take hardly more memory than a hundred."""
+    save_generator(tmp_path / "generator")
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:20, 8:20] = 255
+    image_io.write_image(tmp_path / "mask.png", mask)
+    peaks = []
+    for count in (100, 1000):
+        (tmp_path / f"images{count}").mkdir()
+        for i in range(count):
+            image_io.write_image(tmp_path / f"images{count}" / f"{i:04d}.png", np.roll(pixels, i, axis=i % 2))
+        command = [sys.executable, "-c", MEASURED, "restore", "--generator=generator", f"--image=images{count}"]
+        command += ["--mask=mask.png", "--starts=8", "--steps=2", "--keep=1", f"--output=out{count}", "--quiet"]
+        place = os.path.dirname(os.path.dirname(inpaint.__file__))
+        environment = os.environ | {"PYTHONPATH": place}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / f"out{count}" / "summary.json").read_text())["done"] == count
+        peaks.append(int(done.stderr.split("peak ")[1]))
+    assert peaks[1] < 1.1 * peaks[0], peaks

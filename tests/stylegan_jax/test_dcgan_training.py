@@ -152,7 +152,8 @@ def test_unsuitable_settings_are_refused(tmp_path):
 
 
 def test_command_chooses_the_trainer(tmp_path, run_commands):
-    """The type of the settings decides what is trained; --initial belongs to the other kind."""
+    """The type of the settings decides what is trained; --initial belongs to the other kind, and a discriminator to
+    settings of its own."""
     np.savez(tmp_path / "images.npz", images=IMAGES)
     (tmp_path / "settings.py").write_text(
         "from stylegan_jax.training.dcgan import DcganTrainConfig\n"
@@ -161,7 +162,15 @@ def test_command_chooses_the_trainer(tmp_path, run_commands):
         "    return DcganTrainConfig(resolution=8, z_dim=8, batch=4, snapshot_images=8, **widths)\n"
     )
     shared = ["train", "--data=images.npz", "--output=run", "--config=settings.py", "--config.images=4"]
-    done, refused = run_commands("stylegan_jax", [shared, [*shared, "--initial=run/model"]], tmp_path)
+    (tmp_path / "other.py").write_text(
+        "from stylegan_jax.training.config import TrainConfig\n"
+        "def get_config():\n"
+        "    return TrainConfig(resolution=8)\n"
+    )
+    other = ["train", "--data=images.npz", "--output=no", "--config=other.py", "--initial=run/model"]
+    cases = [shared, [*shared, "--initial=run/model"], [*other, "--initial_discriminator=run/model"]]
+    done, refused, unfit = run_commands("stylegan_jax", cases, tmp_path)
     assert done[0] == 0 and "done: run/model" in done[1], done[2]
     assert sg.info(tmp_path / "run" / "model")["networks"]["generator"]["kind"] == "dcgan.Generator"
     assert refused[0] == 1 and "--initial is for style-based generators" in refused[2]
+    assert unfit[0] == 1 and "run/model is of the kind dcgan, the config asks for stylegan2" in unfit[2]

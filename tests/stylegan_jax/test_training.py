@@ -407,6 +407,7 @@ def test_widths_must_fit_the_resolution():
 
 TRAINERS = {TrainConfig: trainer.Trainer, DcganTrainConfig: DcganTrainer}
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("train_*.py"))
+SLOW = ("train_faces32", "train_tiny32")
 
 
 def load_config(name):
@@ -419,8 +420,8 @@ def load_config(name):
 
 @pytest.mark.parametrize(
     "name",
-    # What the 32 px generator's settings share with the others is tested there.
-    [pytest.param(p.stem, marks=[pytest.mark.slow] if p.stem == "train_faces32" else []) for p in CONFIGS],
+    # What the 32 px generators' settings share with the others is tested there.
+    [pytest.param(p.stem, marks=[pytest.mark.slow] if p.stem in SLOW else []) for p in CONFIGS],
 )
 def test_training_configs_run(name, tmp_path, shared_compilations):
     """The smoke variant of a training config trains a few steps and stores a model that loads."""
@@ -435,3 +436,17 @@ def test_training_configs_run(name, tmp_path, shared_compilations):
     model = checkpoint.load(tmp_path / "run" / "model")
     assert isinstance(model, sg.Model) and model.resolution == config.resolution
     assert model.provenance["images"] == lines[-1]["images"] and model.provenance["source"] == "random"
+    if getattr(config, "noise", "random") == "none":
+        ws = model.generator.map(jnp.ones((1, config.z_dim)))
+        np.testing.assert_array_equal(*(model.generator.synthesis(ws, noise=noise) for noise in ("const", "none")))
+
+
+def test_stages_of_a_training():
+    """Every stage of the 64 px generator's game makes networks of the same generator; others are told."""
+    get_config = load_config("train_faces64_game").get_config
+    stages = [get_config(name) for name in ("first", "second", "third", "fourth", "")]
+    assert len({stage.widths for stage in stages}) == 1 and len({repr(stage) for stage in stages}) == 5
+    assert [stage.noise for stage in stages] == ["random"] * 3 + ["none"] * 2
+    assert [stage.discriminator_moments for stage in stages] == ["batch", *["stored"] * 3, "batch"]
+    with pytest.raises(ValueError, match="unknown variant 'fifth'"):
+        get_config("fifth")
