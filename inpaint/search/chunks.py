@@ -109,7 +109,7 @@ def fit_chunk(chunks: Chunks, v: Array, c: Array | None, context: loop.Frozen, m
 
     Args:
         chunks: of the search.
-        v: variables of all lanes; c: their labels.
+        v: variables of all lanes, `[images * per_image, ...]`; c: their labels.
         context, method: of the search.
         steps: in one device call.
     """

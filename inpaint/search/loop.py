@@ -65,7 +65,17 @@ class Frozen(NamedTuple):
         """Returns a pytree of arrays `[starts, ...]` with every device holding its share."""
         if self.mesh is None:
             return lanes if self.device is None else jax.device_put(lanes, self.device)
-        return jax.device_put(lanes, NamedSharding(self.mesh, DEALT))
+        return _put(lanes, NamedSharding(self.mesh, DEALT))
+
+
+def _put(tree: Any, sharding: NamedSharding) -> Any:
+    """Returns a pytree of arrays placed by `sharding`."""
+
+    def put(x: Array) -> Array:
+        # By way of the host: jax 0.10.2 now and then takes an array of one device for one of them all, and fails.
+        return x if getattr(x, "sharding", None) == sharding else jax.device_put(np.asarray(x), sharding)
+
+    return jax.tree.map(put, tree)
 
 
 class Evaluation(NamedTuple):
@@ -86,7 +96,7 @@ def split_context(context: Context, *, devices: Sequence[jax.Device] | None = No
     if len(devices) == 1:
         return Frozen(graph, jax.device_put(arrays, devices[0]), device=devices[0])
     mesh = Mesh(np.asarray(devices), (STARTS,))
-    return Frozen(graph, jax.device_put(arrays, NamedSharding(mesh, P())), mesh)
+    return Frozen(graph, _put(arrays, NamedSharding(mesh, P())), mesh)
 
 
 def _dealt(function: Callable, mesh: Mesh | None, *, out: Any = DEALT) -> Callable:
