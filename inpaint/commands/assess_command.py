@@ -9,7 +9,6 @@ those of an evaluation, and looks for their nearest training images too. The pic
 licence.
 """
 
-import json
 import pathlib
 
 import jax
@@ -17,14 +16,14 @@ import numpy as np
 from absl import flags
 
 import stylegan_jax as sg
-from inpaint import methods, output
+from inpaint import methods
+from inpaint.commands import figures
 from inpaint.experiments import assess
 from inpaint.experiments.grid import evenly_spaced
 from inpaint.metrics.judge import LoadedJudge
 from stylegan_jax import image_io
 from stylegan_jax.training import data
 
-FIGURES = "figures.json"
 _DATA = flags.DEFINE_string("data", None, "npz with uint8 images [n, h, w, c] and split.")
 _TRAIN = flags.DEFINE_string("train_split", "train", "Split that the generator was trained on.")
 _SPLIT = flags.DEFINE_string("split", "tune", "Split of held-back images.")
@@ -79,9 +78,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError("--data is needed: an npz with images and split")
     if _SPLIT.value == _TRAIN.value:
         raise ValueError(f"--split {_SPLIT.value} is what the generator was trained on; name held-back images")
-    folder = output.check_folder(_OUTPUT.value, held=(FIGURES,))
-    if (folder / FIGURES).exists() and not _OVERWRITE.value:
-        raise ValueError(f"--output {folder} holds an assessment already; name another or pass --overwrite")
+    folder = figures.new_folder(_OUTPUT.value, overwrite=_OVERWRITE.value)
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
     model, judge = sg.load(_GENERATOR.value), LoadedJudge(_JUDGE.value)
@@ -92,19 +89,17 @@ def main(arguments: list[str]) -> int:
         for count, psi in ((_SAMPLES.value, 1.0), (32, 0.7))
     ]
     samples = assess.embed(judge, drawn[0])
-    figures = assess.distances(samples, train, held_back)
+    measured = assess.distances(samples, train, held_back)
     _write_pictures(folder, model, *drawn)
     pairs = {"neighbours.png": samples} | ({} if restored is None else {"restored_neighbours.png": restored})
     for name, images in pairs.items():
         image_io.write_image(folder / name, _magnified(assess.neighbours_sheet(images, train)))
     if restored is not None:
-        figures["restored_nearest"] = assess.nearest_ratio(restored, train, held_back)
-    figures |= _inversion(folder, model, held_back.images)
-    facts = {name: round(value, 4) for name, value in figures.items()}
+        measured["restored_nearest"] = assess.nearest_ratio(restored, train, held_back)
+    measured |= _inversion(folder, model, held_back.images)
+    facts = {name: round(value, 4) for name, value in measured.items()}
     facts |= {"generator": model.content_hash, "judge": judge.content_hash, "split": _SPLIT.value}
     facts |= {"samples": _SAMPLES.value, "starts": _STARTS.value, "steps": _STEPS.value, "seed": _SEED.value}
-    text = json.dumps(facts, indent=1) + "\n"
-    image_io.write_atomically(folder / FIGURES, lambda path: pathlib.Path(path).write_text(text, encoding="utf-8"))
-    print(text, end="")
+    print(figures.write(folder, facts), end="")
     print(f"pictures in {folder}")
     return 0

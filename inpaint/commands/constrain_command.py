@@ -10,29 +10,20 @@ the three results in shuffled order) and key.json, which says which is which.
 """
 
 import json
-import pathlib
 
-import jax
 import numpy as np
 from absl import flags
 
 import stylegan_jax as sg
 from inpaint import config as _config
-from inpaint import masks, output
+from inpaint import masks
+from inpaint.commands import figures, study
 from inpaint.experiments import constraint
-from inpaint.experiments.grid import draw_mask, evenly_spaced, load_portraits
+from inpaint.experiments.grid import draw_mask, evenly_spaced
 from inpaint.experiments.parse import parse_method
 from stylegan_jax import checkpoint, classifiers, image_io
 
-FIGURES = "figures.json"
 TARGETS = {constraint.FREE: None, "present": 1.0, "absent": 0.0}
-_DATA = flags.DEFINE_string("data", None, "Portraits: a folder, or an npz with uint8 images [n, h, w, c].")
-_SPLIT = flags.DEFINE_string("split", None, "Take only the images of an npz whose 'split' is this, e.g. report.")
-_LIMIT = flags.DEFINE_integer("limit", None, "Take so many portraits, evenly spaced.", lower_bound=1)
-_GENERATOR = flags.DEFINE_string(
-    "generator", None, "Checkpoint directory, or one that is shipped; by default the demo."
-)
-_ENCODER = flags.DEFINE_string("encoder", None, "Checkpoint of an encoder trained for the generator.")
 _ATTRIBUTE = flags.DEFINE_string("attribute", "teeth_visible", "Attribute, known to both classifiers.")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Checkpoint that the search asks; by default the demo one.")
 _JUDGED_BY = flags.DEFINE_string("judged_by", None, "Checkpoint of the second classifier, which judges.")
@@ -43,17 +34,14 @@ _WEIGHT = flags.DEFINE_float("weight", None, "Of the constraint.", lower_bound=0
 _MASK = flags.DEFINE_string("mask", "mouth", "Generator of the hole, as in `evaluate`.")
 _STARTS = flags.DEFINE_integer("starts", 8, "Latents optimised for every image.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", None, "Optimisation steps.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the searches, masks and the order of the sheet.")
 _PEOPLE = flags.DEFINE_integer("people", 8, "Rows of the sheet.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", "out/constrain", "Folder for figures and pictures.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what an earlier call left there.")
-_CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled programs (trusted input); off by default.")
 
 
 def _settings(model: sg.Model) -> _config.RestoreConfig:
     name = _METHOD.value or _config.default_method(has_encoder=model.encoder is not None)
     config = parse_method(name, starts=_STARTS.value, steps=_STEPS.value).config
-    config.search.keep, config.search.seed = 1, _SEED.value
+    config.search.keep, config.search.seed = 1, study.SEED.value
     if _WEIGHT.value is not None:
         config.search.attribute_weight = _WEIGHT.value
     return config
@@ -77,26 +65,18 @@ def _figures(found: dict[str, constraint.Constrained]) -> dict[str, dict[str, fl
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns the exit code."""
-    if arguments:
-        raise ValueError(f"unexpected argument {arguments[0]!r}; all settings are flags")
-    for flag in (_DATA, _JUDGED_BY):
-        if not flag.value:
-            raise ValueError(f"--{flag.name} is needed")
-    folder = output.check_folder(_OUTPUT.value, held=(FIGURES,))
-    if (folder / FIGURES).exists() and not _OVERWRITE.value:
-        raise ValueError(f"--output {folder} holds a study already; name another or pass --overwrite")
-    if _CACHE.value:
-        jax.config.update("jax_compilation_cache_dir", _CACHE.value)
-    model, mask = sg.load(_GENERATOR.value), masks.parse(_MASK.value)
-    if _ENCODER.value is not None:
-        model = checkpoint.with_encoder(model, _ENCODER.value)
+    study.check(arguments)
+    if not _JUDGED_BY.value:
+        raise ValueError("--judged_by is needed: the checkpoint of a second classifier")
+    folder = figures.new_folder(_OUTPUT.value, overwrite=study.OVERWRITE.value)
+    studied, mask = study.load(), masks.parse(_MASK.value)
+    model, portraits = studied
     kinds = classifiers.StoredClassifier
     asked, asked_hash = checkpoint.load_network(_CLASSIFIER.value or checkpoint.CLASSIFIER, kinds)
     judging, judging_hash = checkpoint.load_network(_JUDGED_BY.value, kinds)
     if asked_hash == judging_hash:
         raise ValueError("--judged_by is the classifier that the search asks; name another one")
     config = _settings(model)
-    portraits = load_portraits(_DATA.value, resolution=model.resolution, split=_SPLIT.value, limit=_LIMIT.value)
     found = constraint.study(
         model,
         portraits,
@@ -106,30 +86,28 @@ def main(arguments: list[str]) -> int:
         asked=asked,
         judging=judging,
         targets=TARGETS,
-        mask_seed=_SEED.value,
+        mask_seed=study.SEED.value,
         report=lambda text: print(text, flush=True),
     )
-    facts = {"targets": _figures(found), "attribute": _ATTRIBUTE.value, "portraits": len(portraits.names)}
+    facts = {"targets": _figures(found), "attribute": _ATTRIBUTE.value}
     facts |= {"mask": mask.name, "weight": config.search.attribute_weight, "method": config.method}
-    facts |= {"starts": config.search.starts, "steps": config.search.steps, "seed": _SEED.value}
-    facts |= {"generator": model.content_hash, "encoder": model.encoder_hash}
+    facts |= {"starts": config.search.starts, "steps": config.search.steps} | studied.facts
     facts |= {"asked": asked_hash, "judged_by": judging_hash}
     shown = evenly_spaced(len(portraits.names), _PEOPLE.value)
     images = image_io.from_uint8(portraits.images[shown])
-    known = np.stack([draw_mask(mask, int(portraits.ids[i]), model.resolution, seed=_SEED.value) for i in shown])
+    known = np.stack([draw_mask(mask, int(portraits.ids[i]), model.resolution, seed=study.SEED.value) for i in shown])
     some = {
         name: constraint.Constrained(one.composites[shown], one.known_psnr[shown], one.asked[shown], one.judged[shown])
         for name, one in found.items()
     }
-    sheet, key = constraint.blind_sheet(np.where(known[..., None] > 0, images, 0), some, seed=_SEED.value)
+    sheet, key = constraint.blind_sheet(np.where(known[..., None] > 0, images, 0), some, seed=study.SEED.value)
     image_io.write_image(folder / "sheet.png", sheet)
     named = [
         {"person": portraits.names[i]} | dict(zip("ABC", order, strict=True))
         for i, order in zip(shown, key, strict=True)
     ]
-    for name, value in (("key.json", named), (FIGURES, facts)):
-        text = json.dumps(value, indent=1) + "\n"
-        image_io.write_atomically(folder / name, lambda path, text=text: pathlib.Path(path).write_text(text, "utf-8"))
+    figures.write_text(folder / "key.json", json.dumps(named, indent=1) + "\n")
+    figures.write(folder, facts)
     print(json.dumps(facts["targets"], indent=1))
     print(f"pictures in {folder}")
     return 0

@@ -178,6 +178,11 @@ def _sources() -> tuple[list[inputs.Source | None], list[str]]:
     return [None], []
 
 
+def _many() -> bool:
+    """Returns whether a folder of images is restored."""
+    return _IMAGE.value is not None and pathlib.Path(_IMAGE.value).is_dir()
+
+
 def _photograph(source: inputs.Source) -> Photograph:
     if source.trouble:
         raise ValueError(source.trouble)
@@ -195,8 +200,7 @@ def _latents_file(source: inputs.Source | None) -> pathlib.Path | None:
     if _LATENTS.value is None:
         return None
     path = pathlib.Path(_LATENTS.value)
-    many = _IMAGE.value is not None and pathlib.Path(_IMAGE.value).is_dir()
-    path = path / source.name / "latents.npz" if many else path
+    path = path / source.name / "latents.npz" if _many() else path
     if not path.is_file():
         raise ValueError(f"--latents: {path} is no file; an earlier restoration leaves latents.npz in its folder")
     return path
@@ -217,7 +221,6 @@ class _Restorer:
     networks: networks.Networks
     label: np.ndarray | None
     fitted_on: str | None
-    many: bool
 
     def prepared(
         self, source: inputs.Source | None, photograph: Photograph | None
@@ -279,7 +282,7 @@ class _Restorer:
         """Returns what a call would do: inputs are read and earlier results looked for."""
         counts, troubles = {"to do": 0, "finished": 0}, []
         for source in sources:
-            place = folder / source.name if self.many else folder
+            place = folder / source.name if _many() else folder
             try:
                 photograph = None if source is None else _photograph(source)
                 settings = self.settings(source, self.prepared(source, photograph)[0])
@@ -290,8 +293,8 @@ class _Restorer:
         search, devices = self.config.search, jax.local_device_count()
         if not self.method.steps:
             return report.Plan(counts, troubles)
-        chunk = search.chunk or memory.default_chunk(self.model.generator) * devices
-        chunk = -(-min(chunk, search.starts) // devices) * devices
+        chunk = search.chunk or memory.default_chunk(self.model.generator)
+        chunk = memory.dealt(min(chunk, search.starts), devices=devices)
         needed = memory.estimated_bytes(self.model.generator) * chunk // devices
         return report.Plan(counts, troubles, search.starts, self.method.steps, chunk, devices, needed)
 
@@ -422,7 +425,7 @@ def main(arguments: list[str]) -> int:
     # Methods that are fitted need the generator's size; the others tell wrong settings before anything is loaded.
     method = None if fitted and _FIT_DATA.value else _config.build_method(config)
     sources, notes = _sources()
-    many = _IMAGE.value is not None and pathlib.Path(_IMAGE.value).is_dir()
+    many = _many()
     folder = output.check_folder(_OUTPUT.value, held=(output.SUMMARY if many else output.SCORES,))
     # Before the model is loaded, so that a wrong file is told at once.
     photograph = None if many or sources[0] is None else _photograph(sources[0])
@@ -442,7 +445,7 @@ def main(arguments: list[str]) -> int:
         images = _training_images(model)
         method, fitted_on = _config.build_method(config, images=images), hashlib.sha256(images.tobytes()).hexdigest()
     asked = networks.load(method.needs, method.attributes)
-    restorer = _Restorer(config, method, model, asked, _label(model), fitted_on, many)
+    restorer = _Restorer(config, method, model, asked, _label(model), fitted_on)
     device, search = jax.devices()[0], config.search
     _say(f"device     {device.platform} ({device.device_kind}), jax {jax.__version__}")
     _say(f"generator  {_GENERATOR.value or 'demo'}, {model.resolution} px, {(model.content_hash or '')[:12]}")

@@ -65,7 +65,7 @@ class Runner:
         self.model, self.judge, self.grid, self.networks = model, judge, grid, networks
         self.metric_networks = metric_networks
         self.methods = {m.label: _config.build_method(m.config, images=training_images) for m in grid.methods}
-        self.chunk = default_chunk(model.generator) * jax.local_device_count()
+        self.chunk = default_chunk(model.generator)
         self.batch = {m.label: batch or self._batch(m) for m in grid.methods}
 
     def _batch(self, method: NamedConfig) -> int:

@@ -15,7 +15,7 @@ from inpaint.problem import Problem
 from inpaint.search import loop, memory
 from inpaint.search.method import Method
 from inpaint.search.result import Progress, Watched
-from inpaint.search.saved import SavedSearch
+from inpaint.search.saved import DamagedStateError, SavedSearch, digest
 
 
 class Chunks:
@@ -30,7 +30,7 @@ class Chunks:
 
     def resize(self, size: int) -> None:
         """From now on `size` lanes run at once, rounded up to a multiple of the devices."""
-        self.size = -(-size // self.devices) * self.devices
+        self.size = memory.dealt(size, devices=self.devices)
 
     def lanes(self, index: np.ndarray, c: Array | None) -> loop.Lanes:
         """Returns problems, labels (of all lanes, `[images * per_image, ...]`) and guesses of the lanes `index`."""
@@ -41,9 +41,12 @@ class Chunks:
             None if self.guess is None else self.guess[image],
         )
 
-    def describe(self, v: Array, c: Array | None, context: loop.Frozen, method: Method) -> str:
-        """Returns the sha256 of what the method does to one lane; `v` and `c` are those of all lanes."""
-        found, index, space = hashlib.sha256(method.name.encode()), np.zeros(1, int), method.phases[0].space
+    def describe(self, v: Array, c: Array | None, context: loop.Frozen, method: Method, steps_per_call: int) -> str:
+        """Returns a sha256 of the search: what the method does to one lane, as compiled, and all arrays that it begins
+        with; `v` and `c` are those of all lanes."""
+        arrays = digest(self.problem, v, c, self.guess, context.arrays)
+        found = hashlib.sha256(f"{arrays} {method.name} {steps_per_call}".encode())
+        index, space = np.zeros(1, int), method.phases[0].space
         # On however many devices, it is the same search.
         lanes, v, context = self.lanes(index, c), v[index], context._replace(mesh=None, device=None)
         for phase in method.phases:
@@ -214,9 +217,26 @@ class _Chunk(NamedTuple):
         watch_every: int,
     ) -> dict[str, Any]:
         """Returns what the lanes found from `v` on; `report` and `watch` are told steps of all phases."""
+        resumed = None if self.saved is None else self.saved.running(self.first, size=v.shape[0])
+        options = dict(steps_per_call=steps_per_call, report=report, watch=watch, watch_every=watch_every)
+        try:
+            return self._run(v, resumed, **options)
+        except DamagedStateError:
+            self.saved.forget_running()
+            return self._run(v, None, **options)
+
+    def _run(
+        self,
+        v: Array,
+        resumed: tuple[int, int] | None,
+        *,
+        steps_per_call: int,
+        report: Callable[[int, Array], None],
+        watch: Callable[[int, Array], None] | None,
+        watch_every: int,
+    ) -> dict[str, Any]:
         lanes, context, phases = self.lanes, self.context, self.method.phases
         frozen, traces, space = context.place(jnp.zeros(v.shape[0], bool)), [], phases[0].space
-        resumed = None if self.saved is None else self.saved.running(self.first, size=v.shape[0])
         before, shown, reported = 0, 0, 0
         if watch and resumed is None:
             watch(0, loop.to_ws(v, lanes, context, space))

@@ -34,13 +34,23 @@ def estimated_bytes(generator: sg.Generator) -> int:
     return generator.config.activations * 4 * 14
 
 
-def default_chunk(generator: sg.Generator) -> int:
-    """Returns how many starts to run at once on one device: as many as fit an estimate of their activations, 64 at
-    most. The search asks the compiled step, too, before it trusts it."""
-    per_start = estimated_bytes(generator)
+def default_chunk(generator: sg.Generator, *, devices: int | None = None) -> int:
+    """Returns how many starts to run at once: as many as fit an estimate of their activations, 64 at most on each
+    device. The search asks the compiled step, too, before it trusts it.
+
+    Args:
+        generator: that is searched.
+        devices: that share the starts; by default all of this process.
+    """
+    per_start, devices = estimated_bytes(generator), devices or jax.local_device_count()
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     budget = 4 * 2**30 if limit is None else SHARE * limit
-    return int(np.clip(budget // per_start, 1, 64))
+    return int(np.clip(budget // per_start, 1, 64)) * devices
+
+
+def dealt(chunk: int, *, devices: int) -> int:
+    """Returns `chunk` rounded up to a multiple of the devices."""
+    return -(-chunk // devices) * devices
 
 
 def fitting_chunk(size: int, *, needed: int, capacity: int | None, devices: int) -> int:

@@ -6,6 +6,7 @@ and `running/` (an orbax directory: variables, optimiser, traces of the chunk th
 not at all.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import secrets
 import shutil
 import time
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,11 +30,15 @@ from stylegan_jax import checkpoint, image_io
 SEARCH, RUNNING = "search.json", "running"
 
 
+class DamagedStateError(Exception):
+    """The stored state of a running chunk cannot be read."""
+
+
 def digest(*trees: Any) -> str:
     """Returns the sha256 of names, types and values of the arrays of pytrees."""
     found = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
-        array = np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+        array = np.asarray(leaf)
         found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
@@ -40,6 +46,8 @@ def digest(*trees: Any) -> str:
 
 class SavedSearch:
     """The stored state of one search.
+
+    A search shorter than `every` leaves nothing, and pays nothing.
 
     Args:
         folder: of the state; made when there is something to store.
@@ -50,31 +58,31 @@ class SavedSearch:
 
     def __init__(self, folder: str | os.PathLike, *, every: float = 60.0, identity: str = "", replace: bool = False):
         self.folder, self.every, self.identity, self.replace = pathlib.Path(folder), every, identity, replace
-        self._saved, self._facts = time.monotonic(), {}
+        self._saved, self._chunk, self._pending = time.monotonic(), 0, {}
 
-    def open(self, found: str, size: int) -> int:
+    def open(self, describe: Callable[[], str], size: int) -> int:
         """Returns how many starts run at once: as many as in the stored search, if there is one, or `size`.
 
         Args:
-            found: digest of the search that begins.
+            describe: returns a digest of the search that begins; called when it is needed, since it takes its time.
             size: starts at once.
 
         Raises:
             ValueError: where the folder holds the state of another search.
         """
-        self._facts = {"search": hashlib.sha256(f"{found} {self.identity}".encode()).hexdigest(), "chunk": size}
-        path = self.folder / SEARCH
+        self._search = functools.cache(lambda: hashlib.sha256(f"{describe()} {self.identity}".encode()).hexdigest())
+        self._chunk, self._pending, path = size, {}, self.folder / SEARCH
         if not path.exists():
             # Nothing says whose the rest is.
             self.remove()
             return size
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            same, chunk = stored["search"] == self._facts["search"], int(stored["chunk"])
+            same, chunk = stored["search"] == self._search(), int(stored["chunk"])
         except (OSError, ValueError, KeyError, TypeError):
             same = False
         if same:
-            self._facts["chunk"] = chunk
+            self._chunk = chunk
             return chunk
         if not self.replace:
             raise ValueError(
@@ -86,13 +94,13 @@ class SavedSearch:
 
     def resize(self, size: int) -> None:
         """Notes that from now on `size` starts run at once; what the present chunk had stored is void."""
-        self._facts["chunk"] = size
-        shutil.rmtree(self.folder / RUNNING, ignore_errors=True)
+        self._chunk = size
+        self.forget_running()
         if (self.folder / SEARCH).exists():
             self._write_facts()
 
     def _write_facts(self) -> None:
-        text = json.dumps(self._facts) + "\n"
+        text = json.dumps({"search": self._search(), "chunk": self._chunk}) + "\n"
         image_io.write_atomically(self.folder / SEARCH, lambda path: pathlib.Path(path).write_text(text, "utf-8"))
 
     def _part(self, first: int) -> pathlib.Path:
@@ -107,17 +115,31 @@ class SavedSearch:
             return None
 
     def save_part(self, first: int, found: dict[str, Any]) -> None:
-        """Stores what the chunk found that began with lane `first`."""
+        """Stores what the chunk found that began with lane `first`, now or when the time has come."""
+        self._pending[first] = found
+        if self._is_due():
+            self._write_pending()
+            self.forget_running()
+            self._saved = time.monotonic()
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._saved >= self.every
+
+    def _write_pending(self) -> None:
         self._write_facts()
-        flat = traverse_util.flatten_dict(found, sep="/")
+        for first, found in self._pending.items():
+            flat = traverse_util.flatten_dict(found, sep="/")
 
-        def write(path: str) -> None:
-            with open(path, "wb") as file:
-                np.savez(file, **flat)
+            def write(path: str, flat: dict[str, Any] = flat) -> None:
+                with open(path, "wb") as file:
+                    np.savez(file, **flat)
 
-        image_io.write_atomically(self._part(first), write)
+            image_io.write_atomically(self._part(first), write)
+        self._pending = {}
+
+    def forget_running(self) -> None:
+        """Removes what is stored of the running chunk."""
         shutil.rmtree(self.folder / RUNNING, ignore_errors=True)
-        self._saved = time.monotonic()
 
     def running(self, first: int, *, size: int) -> tuple[int, int] | None:
         """Returns phase and steps done in it of the stored state, if it is of the `size` lanes from `first` on."""
@@ -128,14 +150,20 @@ class SavedSearch:
         return (facts["phase"], facts["done"]) if (facts["first"], facts["size"]) == (first, size) else None
 
     def load_running(self, starts: Start, done: int) -> tuple[Start, Array]:
-        """Returns the stored starts and objectives `[done, starts]`; raises CheckpointError where they are damaged.
+        """Returns the stored starts and objectives `[done, starts]`.
 
         Args:
             starts: of the same shapes.
             done: steps so far, of all phases.
+
+        Raises:
+            DamagedStateError: where they cannot be read.
         """
         traces = jnp.zeros((done, starts.v.shape[0]), starts.v.dtype)
-        return checkpoint.load_state(self.folder / RUNNING, (starts, traces))[0]
+        try:
+            return checkpoint.load_state(self.folder / RUNNING, (starts, traces))[0]
+        except checkpoint.CheckpointError as error:
+            raise DamagedStateError(str(error)) from error
 
     def save_running(self, first: int, phase: int, done: int, starts: Start, traces: list[Array]) -> None:
         """Stores the running chunk if the time has come.
@@ -146,9 +174,9 @@ class SavedSearch:
             starts: as they are.
             traces: objectives of all steps so far, parts `[steps, starts]`.
         """
-        if time.monotonic() - self._saved < self.every:
+        if not self._is_due():
             return
-        self._write_facts()
+        self._write_pending()
         facts = {"first": first, "size": starts.v.shape[0], "phase": phase, "done": done}
         checkpoint.save_state(self.folder / RUNNING, (starts, jnp.concatenate(traces)), metadata=facts)
         self._saved = time.monotonic()

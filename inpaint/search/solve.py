@@ -16,11 +16,12 @@ from inpaint import losses
 from inpaint.objective import ROLES, Context
 from inpaint.problem import Problem
 from inpaint.search import chunks as _chunks
-from inpaint.search import loop, memory, saved
+from inpaint.search import loop, memory
 from inpaint.search.chunks import Chunks, Told
 from inpaint.search.initialise import Given, Initialisation
 from inpaint.search.method import Fill, Method
 from inpaint.search.result import Progress, Result, Watched
+from inpaint.search.saved import SavedSearch
 from stylegan_jax import encoders, latents
 
 
@@ -75,7 +76,13 @@ def _guess(model: sg.Model | sg.Generator, problem: Problem) -> Array:
 
 
 def _begun(
-    model: sg.Model | sg.Generator, problem: Problem, method: Method, given: Array | None, *, single: bool
+    model: sg.Model | sg.Generator,
+    problem: Problem,
+    method: Method,
+    context: Context,
+    given: Array | None,
+    *,
+    single: bool,
 ) -> Array | None:
     """Returns the latents `[images, num_ws, w_dim]` that starts begin about: those given, an encoder's, or None."""
     if isinstance(method.initialisation, Given) and given is None:
@@ -84,8 +91,8 @@ def _begun(
         return None
     if given is None:
         return _guess(model, problem)
-    config = (model.generator if isinstance(model, sg.Model) else model).config
-    guess, latent = jnp.asarray(given, jnp.float32), (config.num_ws, config.w_dim)
+    config = context.generator.config
+    guess, latent = jnp.asarray(given, context.w_mean.dtype), (config.num_ws, config.w_dim)
     wanted = latent if single else (problem.measurement.shape[0], *latent)
     if guess.shape != wanted:
         raise ValueError(f"guess must be {list(wanted)}, got {list(guess.shape)}")
@@ -109,6 +116,12 @@ def _check(generator: sg.Generator, problem: Problem, starts: int, label: Array 
         raise ValueError(f"starts must be at least 1, got {starts}")
     if label is not None and (not config.c_dim or label.shape != (config.c_dim,)):
         raise ValueError(f"label must be [{config.c_dim}] for this generator (c_dim {config.c_dim}), got {label.shape}")
+
+
+def _check_counts(**counts: int | None) -> None:
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "initialisation", "space"))
@@ -205,7 +218,7 @@ def solve(
     progress: Callable[[Progress], None] | None = None,
     watch: Callable[[Watched], None] | None = None,
     watch_every: int = 1,
-    state: saved.SavedSearch | None = None,
+    state: SavedSearch | None = None,
 ) -> Result:
     """Searches for latents whose renders explain a measurement, from many starts at once.
 
@@ -250,22 +263,17 @@ def solve(
     devices = list(jax.local_devices() if devices is None else devices)
     if steps_per_call is None:
         steps_per_call = 1 if jax.default_backend() == "cpu" else 25
-    for name, value in (("devices", len(devices)), ("steps_per_call", steps_per_call), ("watch_every", watch_every)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
-    guess = _begun(model, problem, method, guess, single=single)
+    _check_counts(devices=len(devices), steps_per_call=steps_per_call, watch_every=watch_every, chunk=chunk)
+    guess = _begun(model, problem, method, context, guess, single=single)
     # One device that holds the arrays already needs no copy of them.
     frozen = loop.split_context(context, devices=None if devices == jax.local_devices()[:1] else devices)
-    size = memory.default_chunk(context.generator) * len(devices) if chunk is None else chunk
+    size = chunk or memory.default_chunk(context.generator, devices=len(devices))
     chunks = Chunks(problem, guess, starts, size, devices=frozen.devices)
     v, c, chosen = _begin(key, ids, chunks, frozen, method, label)
     if chunk is None:
         _chunks.fit_chunk(chunks, v, c, frozen, method, steps=steps_per_call)
     if state is not None:
-        asked = saved.digest(problem, v, c, guess, frozen.arrays), chunks.describe(v, c, frozen, method)
-        chunks.resize(state.open(f"{asked} {steps_per_call}", chunks.size))
+        chunks.resize(state.open(lambda: chunks.describe(v, c, frozen, method, steps_per_call), chunks.size))
     told = Told(progress, watch, watch_every)
     found = _chunks.search(chunks, v, c, frozen, method, steps_per_call=steps_per_call, told=told, saved=state)
     found |= {"candidates": chosen, "labels": None if c is None else np.asarray(c).reshape(*chosen.shape, -1)}

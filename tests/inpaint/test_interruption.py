@@ -98,14 +98,14 @@ def test_an_interrupted_search_goes_on(tmp_path, monkeypatch, shared_compilation
 
 
 def test_finished_chunks_are_not_run_again(tmp_path, monkeypatch, shared_compilations):
-    first = search(state=SavedSearch(tmp_path, every=1000))
+    first = search(state=SavedSearch(tmp_path, every=0))
     monkeypatch.setattr(loop, "run_phase", None)
     assert_equal(search(state=SavedSearch(tmp_path)), first)
 
 
 def test_the_state_of_another_search_is_kept(tmp_path, shared_compilations):
     """Other images, steps or settings of the caller are refused, unless the state may be replaced."""
-    search(state=SavedSearch(tmp_path, identity="a"))
+    search(state=SavedSearch(tmp_path, identity="a", every=0))
     for changed, identity in ((dict(seed=1), "a"), (dict(steps=3), "a"), ({}, "b")):
         with pytest.raises(ValueError, match="interrupted search with other settings or inputs"):
             search(state=SavedSearch(tmp_path, identity=identity), **changed)
@@ -113,12 +113,33 @@ def test_the_state_of_another_search_is_kept(tmp_path, shared_compilations):
     assert_equal(again, search(seed=1))
 
 
+def test_a_short_search_leaves_and_pays_nothing(tmp_path, monkeypatch, shared_compilations):
+    monkeypatch.setattr(loop, "step_text", None)
+    search(state=SavedSearch(tmp_path / "s", every=1000))
+    assert not (tmp_path / "s").exists()
+
+
+def test_finished_chunks_wait_for_their_time(tmp_path, monkeypatch):
+    """Those of before are stored with the one after which the time has come."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    saved = SavedSearch(tmp_path / "s", every=10)
+    saved.open(lambda: "x", 2)
+    saved.save_part(0, {"scores": np.zeros(2)})
+    assert not (tmp_path / "s").exists()
+    now[0] += 10
+    saved.save_part(2, {"scores": np.ones(2)})
+    again = SavedSearch(tmp_path / "s")
+    assert again.open(lambda: "x", 4) == 2
+    assert [again.part(first)["scores"].sum() for first in (0, 2)] == [0, 2] and again.part(4) is None
+
+
 def test_states_are_stored_at_intervals(tmp_path, monkeypatch):
     """Not before the time has come, and then whole."""
     now, starts = [100.0], loop.begin_phase(jax.numpy.zeros((2, 6)), jax.numpy.zeros(2, bool), frozen(), phase())
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     saved = SavedSearch(tmp_path / "s", every=10)
-    saved.open("x", 2)
+    saved.open(lambda: "x", 2)
     traces = [jax.numpy.ones((1, 2))]
     saved.save_running(0, 0, 1, starts, traces)
     assert not (tmp_path / "s").exists()
@@ -190,15 +211,22 @@ def test_a_search_whose_chunk_was_halved_on_the_way_goes_on(tmp_path, monkeypatc
 
 
 def test_what_cannot_be_read_is_made_again(tmp_path, monkeypatch, shared_compilations):
-    """A damaged part, and parts that no search.json speaks for; other learning rates are another search."""
-    first = search(state=SavedSearch(tmp_path / "s"))
+    """A damaged part or state, and parts that no search.json speaks for; other learning rates are another search."""
+    with monkeypatch.context() as patch, pytest.raises(Interruption):
+        interrupting(patch, 6)
+        search(state=SavedSearch(tmp_path / "s", every=0))
+    for file in (tmp_path / "s" / "running" / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"torn")
+    first = search(state=SavedSearch(tmp_path / "s", every=0))
+    assert_equal(first, search())
     (tmp_path / "s" / "part-00000000.npz").write_bytes(b"torn")
-    assert_equal(search(state=SavedSearch(tmp_path / "s")), first)
+    assert_equal(search(state=SavedSearch(tmp_path / "s", every=0)), first)
     (tmp_path / "s" / "search.json").unlink()
     with np.load(tmp_path / "s" / "part-00000000.npz") as arrays:
         wrong = {name: array * 0 for name, array in arrays.items()}
     np.savez(tmp_path / "s" / "part-00000000.npz", **wrong)
-    assert_equal(search(state=SavedSearch(tmp_path / "s")), first)
+    assert_equal(search(state=SavedSearch(tmp_path / "s", every=0)), first)
     terms = (term("l2"), term("mahalanobis", 0.01))
     phases = (Phase(latents.W, 4, adam(0.1, 4), terms), Phase(latents.WPLUS, 4, adam(0.06, 4), terms))
     other = Method("test", phases, inpaint.Prescreened(pool=5))
