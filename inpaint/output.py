@@ -121,11 +121,50 @@ def write_folder(folder: pathlib.Path, fill: Callable[[pathlib.Path], None]) -> 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_summary(folder: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """Writes what became of every image of a folder so far, whole or not at all."""
-    counts = {state: sum(row["status"] == state for row in rows) for state in ("done", "skipped", "failed")}
-    text = json.dumps(counts | {"images": rows}, indent=1) + "\n"
-    image_io.write_atomically(folder / SUMMARY, lambda partial: pathlib.Path(partial).write_text(text, "utf-8"))
+def begin_summary(folder: pathlib.Path) -> None:
+    """Makes the folder of many restorations with an empty summary in it, unless it has one: the folder is known as
+    ours from its first moment, also to other processes that begin it."""
+    if (folder / SUMMARY).exists():
+        return
+    partial = folder.with_name(f".{folder.name}.partial-{secrets.token_hex(4)}")
+    try:
+        write_summary(partial, [])
+        os.rename(partial, folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not (folder / SUMMARY).exists():
+            raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def write_summary(folder: pathlib.Path, rows: list[dict[str, Any]], *, index: int = 0, count: int = 1) -> None:
+    """Writes what became of the images of a folder so far, whole or not at all.
+
+    Args:
+        folder: of all restorations.
+        rows: of this process; `number` is an image's place among all.
+        index, count: of this process among those that share the images. Each keeps a file of its own, and the summary
+            is made from the files of all: whoever is last has everything.
+    """
+    if count > 1:
+        _write_json(folder / _part(index, count), rows)
+    files = [folder / _part(other, count) for other in range(count) if other != index]
+    while True:
+        others = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+        found = sorted((row for part in (rows, *others) for row in part), key=lambda row: row["number"])
+        counts = {state: sum(row["status"] == state for row in found) for state in ("done", "skipped", "failed")}
+        _write_json(folder / SUMMARY, counts | {"images": found})
+        # Another process may have ended between the reading and the writing, and have been overwritten.
+        if others == [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]:
+            return
+
+
+def _part(index: int, count: int) -> str:
+    return f"summary.{index}-of-{count}.json"
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    text = json.dumps(value, indent=1) + "\n"
+    image_io.write_atomically(path, lambda partial: pathlib.Path(partial).write_text(text, "utf-8"))
 
 
 def score_table(result: Result, selection: Selection, image: np.ndarray, *, seed: int) -> list[dict[str, Any]]:

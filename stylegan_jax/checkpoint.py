@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
@@ -32,8 +33,10 @@ from stylegan_jax.generator import StyleGenerator
 FORMAT = "stylegan_jax"
 FORMAT_VERSION = 1
 PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
-SHIPPED = ("faces64", "faces32", "dcgan64")  # the generators in PRETRAINED, by the names that stand for them
-DEMO = PRETRAINED / "faces64"
+# The generators in PRETRAINED, by the names that stand for them; the first is the demo generator.
+SHIPPED = ("faces64", "faces32", "tiny32", "dcgan64")
+GENERATOR_HELP = f"Checkpoint directory, or one that is shipped: {', '.join(SHIPPED)}; by default {SHIPPED[0]}."
+DEMO = PRETRAINED / SHIPPED[0]
 CLASSIFIER = PRETRAINED / "teeth64"  # the classifier that is asked where no other is named
 ENCODER = "encoder"
 
@@ -189,6 +192,15 @@ def save_network(
     return _write(path, {name: network}, {}, provenance, overwrite=overwrite)
 
 
+def _own_process() -> ocp.Context:
+    """Returns the settings by which orbax waits for no other process: of a distributed run, each reads its own."""
+    context, index = ocp.Context(), jax.process_index()
+    context.multiprocessing.primary_host = index
+    context.multiprocessing.active_processes = {index}
+    context.multiprocessing.barrier_sync_key_prefix = f"process_{index}"
+    return context
+
+
 def _writing() -> ocp.Context:
     # Nothing changes the arrays while they are written, so they need not be copied first. Compressed, they would all
     # lie in memory a second time, for files of weights that become 8 % smaller.
@@ -254,7 +266,8 @@ def info(path: str | os.PathLike) -> dict[str, Any]:
         )
         raise CheckpointError(f"{path} {what}")
     try:
-        metadata = ocp.metadata(path).custom_metadata
+        with _own_process():
+            metadata = ocp.metadata(path).custom_metadata
     except Exception as error:  # orbax raises many kinds for a directory that is not its own
         raise CheckpointError(f"{path} is not a readable checkpoint ({type(error).__name__})") from error
     if not isinstance(metadata, Mapping) or metadata.get("format") != FORMAT:
@@ -409,7 +422,8 @@ def _restore(path: pathlib.Path, shapes: Mapping[str, tuple], metadata: Mapping[
         for name, shape in shapes.items()
     }
     try:
-        arrays = ocp.load(path, wanted)
+        with _own_process():
+            arrays = ocp.load(path, wanted)
     except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
         reason = str(error).strip().splitlines()
         raise CheckpointError(f"{path} is damaged: {reason[0] if reason else type(error).__name__}") from error
@@ -432,7 +446,17 @@ def save_state(path: str | os.PathLike, tree: Any, *, metadata: Mapping[str, Any
     partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        ocp.save(partial, _named_leaves(tree), custom_metadata={"format": f"{FORMAT} state", **metadata})
+        # The newer interface asks every process of a distributed run to save the same thing at the same time.
+        index = jax.process_index()
+        alone = orbax.checkpoint.options.MultiprocessingOptions(
+            primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process_{index}"
+        )
+        handler = orbax.checkpoint.PyTreeCheckpointHandler(multiprocessing_options=alone)
+        with orbax.checkpoint.Checkpointer(handler, multiprocessing_options=alone) as writer:
+            facts = {"format": f"{FORMAT} state", **metadata}
+            # As numpy, since arrays of one process's devices are refused where there are others.
+            leaves = {name: np.asarray(leaf) for name, leaf in _named_leaves(tree).items()}
+            writer.save(partial, leaves, custom_metadata=facts)
         replace_directory(partial, path)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
@@ -443,7 +467,8 @@ def save_state(path: str | os.PathLike, tree: Any, *, metadata: Mapping[str, Any
 def state_metadata(path: str | os.PathLike) -> dict[str, Any]:
     """Returns the metadata that `save_state` stored; raises CheckpointError where there is no state."""
     try:
-        return dict(ocp.metadata(pathlib.Path(os.path.abspath(path))).custom_metadata)
+        with _own_process():
+            return dict(ocp.metadata(pathlib.Path(os.path.abspath(path))).custom_metadata)
     except Exception as error:  # orbax raises many kinds
         raise CheckpointError(f"{path}: no state of this kind ({error})") from error
 
@@ -460,8 +485,9 @@ def load_state(path: str | os.PathLike, like: Any) -> tuple[Any, dict[str, Any]]
         for name, leaf in _named_leaves(like).items()
     }
     try:
-        metadata = ocp.metadata(path).custom_metadata
-        leaves = ocp.load(path, wanted)
+        with _own_process():
+            metadata = ocp.metadata(path).custom_metadata
+            leaves = ocp.load(path, wanted)
     except Exception as error:  # orbax and tensorstore raise many kinds
         reason = str(error).strip().splitlines()
         raise CheckpointError(f"{path}: no state of this kind ({reason[0] if reason else error})") from error

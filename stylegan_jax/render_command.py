@@ -14,9 +14,7 @@ from absl import flags
 
 from stylegan_jax import checkpoint, image_io, latents, rendering
 
-_GENERATOR = flags.DEFINE_string(
-    "generator", None, "Checkpoint directory, or one that is shipped: faces64 (by default), faces32, dcgan64."
-)
+_GENERATOR = flags.DEFINE_string("generator", None, checkpoint.GENERATOR_HELP)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the images.")
 _LATENTS = flags.DEFINE_string("latents", None, "npz with w [n, num_ws, w_dim] (as `restore` and NVlabs' tools write).")
 _COUNT = flags.DEFINE_integer("count", 16, "Number of random samples.", lower_bound=1)

@@ -21,17 +21,13 @@ from inpaint.commands import figures
 from inpaint.experiments import assess
 from inpaint.experiments.grid import evenly_spaced
 from inpaint.metrics.judge import LoadedJudge
-from stylegan_jax import image_io
+from stylegan_jax import checkpoint, image_io
 from stylegan_jax.training import data
 
 _DATA = flags.DEFINE_string("data", None, "npz with uint8 images [n, h, w, c] and split.")
 _TRAIN = flags.DEFINE_string("train_split", "train", "Split that the generator was trained on.")
 _SPLIT = flags.DEFINE_string("split", "tune", "Split of held-back images.")
-_GENERATOR = flags.DEFINE_string(
-    "generator",
-    None,
-    "Checkpoint directory, or one that is shipped: faces64 (the demo generator, by default), faces32, dcgan64.",
-)
+_GENERATOR = flags.DEFINE_string("generator", None, checkpoint.GENERATOR_HELP)
 _JUDGE = flags.DEFINE_string("judge", None, "Checkpoint directory of a judge; by default the one of the package.")
 _RESTORED = flags.DEFINE_string("restored", None, "Folder of restored images to compare with the training images.")
 _SAMPLES = flags.DEFINE_integer("samples", 1000, "Samples drawn.", lower_bound=32)

@@ -28,7 +28,7 @@ from absl import flags
 import stylegan_jax as sg
 from inpaint import config as _config
 from inpaint import masks
-from inpaint.commands import networks
+from inpaint.commands import hosts, networks
 from inpaint.experiments import sheet, table
 from inpaint.experiments.estimate import seconds_per_image
 from inpaint.experiments.grid import Grid, NamedConfig, load_portraits, settings_of
@@ -62,16 +62,14 @@ _STEPS = flags.DEFINE_integer("steps", None, "Optimisation steps, in all methods
 _ENCODER = flags.DEFINE_string(
     "encoder", None, "Checkpoint of an encoder trained for the generator; by default the one in its folder, if any."
 )
-_GENERATOR = flags.DEFINE_string(
-    "generator",
-    None,
-    "Checkpoint directory, or one that is shipped: faces64 (the demo generator, by default), faces32, dcgan64.",
-)
+_GENERATOR = flags.DEFINE_string("generator", None, checkpoint.GENERATOR_HELP)
 _JUDGE = flags.DEFINE_string("judge", None, "Checkpoint directory of a judge; by default the one of the package.")
 _LPIPS = flags.DEFINE_string("lpips", None, "Checkpoint of LPIPS, for the figures lpips and lpips_hole.")
 _IDENTITY_METRIC = flags.DEFINE_string("identity_metric", None, "Checkpoint of ArcFace, for the figure identity.")
 _BATCH = flags.DEFINE_integer("batch", None, "Images restored together; by default what fits.", lower_bound=1)
-_SHARD = flags.DEFINE_string("shard", "0/1", "I/N: take every N-th image, beginning with I.")
+_SHARD = flags.DEFINE_string(
+    "shard", None, "I/N: take every N-th image, beginning with I; --distributed says it by itself."
+)
 _AGAINST = flags.DEFINE_string("against", None, "Method that the tables compare the others with.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be run, and how long it may take.")
 _TABLE_ONLY = flags.DEFINE_bool("table_only", False, "Make table and sheets from the rows that are there.")
@@ -81,7 +79,11 @@ _CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled pro
 _QUIET = flags.DEFINE_bool("quiet", False, "Print the result only.")
 
 
-def _shard(text: str) -> tuple[int, int]:
+def _shard(text: str | None, share: hosts.Share) -> tuple[int, int]:
+    if text is None:
+        return share
+    if share.count > 1:
+        raise ValueError("--shard and --distributed exclude each other: both say which images are whose")
     first, _, count = text.partition("/")
     if not (first.isdigit() and count.isdigit() and int(first) < int(count)):
         raise ValueError(f"--shard must be I/N with 0 <= I < N, got {text!r}")
@@ -192,9 +194,14 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"unexpected argument {arguments[0]!r}; all settings are flags")
     if not _DATA.value:
         raise ValueError("--data is needed: a folder of images, or an npz")
+    with hosts.joined() as share:
+        return _evaluate(_shard(_SHARD.value, share))
+
+
+def _evaluate(shard: tuple[int, int]) -> int:
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
-    shard, folder = _shard(_SHARD.value), pathlib.Path(_OUTPUT.value)
+    folder = pathlib.Path(_OUTPUT.value)
     model, judge = sg.load(_GENERATOR.value), LoadedJudge(_JUDGE.value)
     if _ENCODER.value is not None:
         model = checkpoint.with_encoder(model, _ENCODER.value)

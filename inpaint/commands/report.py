@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `restore` prints: the search's progress on a terminal, hole shares, results, warnings."""
+"""What `restore` tells: the search's progress on a terminal, hole shares, results, warnings, and a log for machines."""
 
+import datetime
+import json
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from inpaint import output
@@ -13,9 +16,15 @@ from inpaint.search.selection import Selection
 
 
 class ProgressLine:
-    """Shows how far a search is in one line that changes; made for a terminal."""
+    """Shows how far a search is in one line that changes; made for a terminal.
 
-    def __init__(self):
+    Args:
+        before: text at its beginning, such as the image's number.
+        others: seconds that images after this one will take, or None where that is not known.
+    """
+
+    def __init__(self, before: str = "", others: float | None = 0.0):
+        self.before, self.others = before, others
         self.shown, self.first = 0.0, None
 
     def __call__(self, progress: Progress) -> None:
@@ -28,14 +37,88 @@ class ProgressLine:
             return
         self.shown = now
         speed = (progress.done - self.first[1]) / max(now - self.first[0], 1e-9)
-        eta = f"{(progress.total - progress.done) / speed:.0f} s left" if speed else "compiled"
-        line = f"  {progress.done}/{progress.total} start-steps  {speed:.0f}/s  {eta}  best {progress.best:.5f}"
+        eta = "compiled"
+        if speed:
+            own = (progress.total - progress.done) / speed
+            eta = f"{own:.0f} s left" + (f", {own + self.others:.0f} s for all" if self.others else "")
+        line = f"  {self.before}{progress.done}/{progress.total} start-steps  {speed:.0f}/s  {eta}"
+        line += f"  best {progress.best:.5f}"
         print(f"\r{line}   ", end="" if progress.done < progress.total else "\n", flush=True)
 
 
-def progress_line(quiet: bool) -> ProgressLine | None:
-    """Returns a progress line where somebody watches: on a terminal, and not asked to be quiet."""
-    return None if quiet or not sys.stdout.isatty() else ProgressLine()
+class Log:
+    """Appends a line of JSON to a file for every event: `time` (UTC), `process`, `event`, and what belongs to it.
+
+    Args:
+        path: of the file, or None for no log.
+        process: number of this process.
+        every: least seconds between two lines about the progress of a search.
+
+    Raises:
+        ValueError: where the file cannot be written.
+    """
+
+    def __init__(self, path: str | None, *, process: int = 0, every: float = 5.0):
+        self.path, self.process, self.every, self.written = path, process, every, -float("inf")
+        try:
+            if path is not None:
+                pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+                open(path, "a", encoding="utf-8").close()
+        except OSError as error:
+            raise ValueError(f"--json_log {path} cannot be written: {error.strerror}") from error
+
+    def write(self, event: str, facts: dict[str, Any]) -> None:
+        """Writes one event."""
+        if self.path is None:
+            return
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": now, "process": self.process, "event": event} | facts)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def progress(self, image: str, progress: Progress) -> None:
+        """Writes how far the search for an image is, if the time has come."""
+        now = time.monotonic()
+        if self.path is not None and now - self.written >= self.every:
+            self.written = now
+            best = progress.best if abs(progress.best) < float("inf") else None
+            self.write("progress", {"image": image, "done": progress.done, "total": progress.total, "best": best})
+
+
+class Display:
+    """Tells how the search for each image goes: on a terminal unless asked to be quiet, and in a log.
+
+    Args:
+        images: in all.
+        quiet: whether nothing is shown on the terminal.
+        log: for machines.
+    """
+
+    def __init__(self, images: int, *, quiet: bool, log: Log):
+        self.images, self.log, self.shown = images, log, not quiet and sys.stdout.isatty()
+        self.seconds: list[float] = []
+
+    def search(self, number: int, image: str) -> Callable[[Progress], None] | None:
+        """Returns what is told the progress of the search for image `number`, from 1, or None where nobody asks."""
+        if not self.shown and self.log.path is None:
+            return None
+        before = f"[{number}/{self.images}] " if self.images > 1 else ""
+        left = self.images - number
+        others = left * sum(self.seconds) / len(self.seconds) if self.seconds else None if left else 0.0
+        line = ProgressLine(before, others) if self.shown else None
+
+        def tell(progress: Progress) -> None:
+            self.log.progress(image, progress)
+            if line:
+                line(progress)
+
+        return tell
+
+    def ended(self, row: dict[str, Any]) -> None:
+        """Notes what became of an image."""
+        if row["status"] == "done":
+            self.seconds.append(row["seconds"])
+        self.log.write("image", row)
 
 
 class Plan(NamedTuple):
@@ -109,28 +192,37 @@ def print_single(row: dict[str, Any], folder: pathlib.Path, steps: int) -> None:
     print(f"results    {folder}/contact_sheet.png, {', '.join(pictures)}, {output.SCORES}")
 
 
-def print_row(row: dict[str, Any], number: int, count: int) -> None:
+def print_row(row: dict[str, Any], count: int) -> None:
     """Prints one image of a folder: what became of it, in one line, and its warnings."""
     text = row["status"]
     if row["status"] == "done":
         text = f"hole {100 * row['hole_share']:.1f} %, {row['seconds']:.1f} s, known pixels {row['known_psnr']:.1f} dB"
     elif row["status"] == "skipped":
         text = "finished already, skipped"
-    print(f"[{number}/{count}] {row['image']}: {text}", flush=True)
+    print(f"[{row['number']}/{count}] {row['image']}: {text}", flush=True)
     for warning in row.get("warnings", ()):
         print(f"warning    {row['image']}: {warning}", flush=True)
 
 
-def print_end(rows: list[dict[str, Any]], folder: pathlib.Path) -> int:
+def print_end(rows: list[dict[str, Any]], folder: pathlib.Path, *, steps: int, seconds: float) -> int:
     """Prints the sums over a folder, and every failure on stderr; returns the exit code.
 
-    It is 0 where all went well, 1 where nothing did, 3 where some images failed.
+    Args:
+        rows: what became of every image.
+        folder: of the results.
+        steps: of every start.
+        seconds: that all took.
+
+    Returns:
+        0 where all went well, 1 where nothing did, 3 where some images failed.
     """
-    failed = [row for row in rows if row["status"] == "failed"]
+    made, failed = ([row for row in rows if row["status"] == status] for status in ("done", "failed"))
     counts = {state: sum(row["status"] == state for row in rows) for state in ("done", "skipped", "failed")}
-    print(
-        ", ".join(f"{number} {state}" for state, number in counts.items()) + f"; {folder}/{output.SUMMARY}", flush=True
-    )
+    text = ", ".join(f"{number} {state}" for state, number in counts.items()) + f"; {folder}/{output.SUMMARY}"
+    if made:
+        start_steps = sum(row["starts"] for row in made) * steps
+        text += f"; {seconds:.0f} s" + (f", {start_steps / seconds:.0f} start-steps/s" if steps and seconds else "")
+    print(text, flush=True)
     for row in failed:
         print(f"inpaint restore: {row['image']} failed: {row['error']}", file=sys.stderr)
     return 0 if not failed else 1 if len(failed) == len(rows) else 3

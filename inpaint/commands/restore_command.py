@@ -24,6 +24,7 @@ import json
 import pathlib
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ import inpaint
 import stylegan_jax as sg
 from inpaint import config as _config
 from inpaint import default_config, film, framing, inputs, output
-from inpaint.commands import networks, report
+from inpaint.commands import hosts, networks, report
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.search import memory
 from inpaint.search.method import Fill
@@ -75,11 +76,7 @@ _LANDMARKS = flags.DEFINE_string(
     "right and the mouth, in pixels of the upright image; or a JSON file {stem: [[x, y], [x, y], [x, y]]}; or a folder "
     "of STEM.json.",
 )
-_GENERATOR = flags.DEFINE_string(
-    "generator",
-    None,
-    "Checkpoint directory, or one that is shipped: faces64 (the demo generator, by default), faces32, dcgan64.",
-)
+_GENERATOR = flags.DEFINE_string("generator", None, checkpoint.GENERATOR_HELP)
 _ENCODER = flags.DEFINE_string(
     "encoder", None, "Checkpoint of an encoder trained for the generator; by default the one in its folder, if any."
 )
@@ -120,6 +117,11 @@ _SAVE_EVERY = flags.DEFINE_float(
 )
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Read all inputs and say what would be done, and with how much memory, but do nothing."
+)
+_JSON_LOG = flags.DEFINE_string(
+    "json_log",
+    None,
+    "File that a line of JSON is appended to for every event: begin, progress, image (what became of it), end.",
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "Print results, warnings and errors only.")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -306,9 +308,16 @@ class _Restorer:
         return inpaint.SavedSearch(place, every=_SAVE_EVERY.value, identity=identity, replace=_OVERWRITE.value)
 
     def restore(
-        self, source: inputs.Source | None, photograph: Photograph | None, folder: pathlib.Path, *, show: bool
+        self,
+        source: inputs.Source | None,
+        photograph: Photograph | None,
+        folder: pathlib.Path,
+        *,
+        show: bool,
+        progress: Callable[[inpaint.Progress], None] | None,
     ) -> dict[str, Any]:
-        """Restores one image into its folder, or skips it; returns its row of the summary; `show` prints notes."""
+        """Restores one image into its folder, or skips it; returns its row of the summary; `show` prints notes, and
+        `progress` is told how the search goes."""
         search, name = self.config.search, "sample portrait" if source is None else str(source.image)
         output.check_folder(folder)
         prepared, truth = self.prepared(source, photograph)
@@ -343,7 +352,7 @@ class _Restorer:
             label=self.label,
             image_ids=[settings["inputs"]["image_id"]],
             chunk=search.chunk or None,
-            progress=report.progress_line(_QUIET.value),
+            progress=progress,
             watch=recorder,
             watch_every=film.interval(self.method.steps) if recorder else 1,
             state=state if stored else None,
@@ -392,16 +401,16 @@ class _Restorer:
         return bool(photos)
 
 
-def _restore_all(restorer: _Restorer, sources: list[inputs.Source], folder: pathlib.Path) -> int:
-    """Restores the images of a folder one after the other; returns the exit code."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    # First of all, so that the folder is known as ours after a kill at any moment.
-    if not (folder / output.SUMMARY).exists():
-        output.write_summary(folder, rows)
-    for number, source in enumerate(sources, 1):
+def _restore_all(
+    restorer: _Restorer, sources: list[inputs.Source], folder: pathlib.Path, share: hosts.Share, log: report.Log
+) -> int:
+    """Restores this process's share of the images of a folder one after the other; returns the exit code."""
+    began, own, rows = time.perf_counter(), share.of(list(enumerate(sources, 1))), []
+    display = report.Display(len(own), quiet=_QUIET.value, log=log)
+    for place, (number, source) in enumerate(own, 1):
         try:
-            row = restorer.restore(source, _photograph(source), folder / source.name, show=False)
+            progress = display.search(place, source.name)
+            row = restorer.restore(source, _photograph(source), folder / source.name, show=False, progress=progress)
         except Exception as error:
             if flags.FLAGS.debug:
                 traceback.print_exc()
@@ -409,28 +418,17 @@ def _restore_all(restorer: _Restorer, sources: list[inputs.Source], folder: path
                 "" if isinstance(error, ValueError | OSError | MemoryError) else f"unexpected {type(error).__name__}: "
             )
             row = {"image": str(source.image), "status": "failed", "error": defect + " ".join(str(error).split())}
-        rows.append(row)
+        rows.append({"number": number} | row)
+        display.ended(rows[-1])
         if not _QUIET.value or row.get("warnings"):
-            report.print_row(row, number, len(sources))
-        output.write_summary(folder, rows)
-    return report.print_end(rows, folder)
+            report.print_row(rows[-1], len(sources))
+        output.write_summary(folder, rows, **share._asdict())
+    seconds = time.perf_counter() - began
+    log.write("end", {"images": len(rows), "seconds": round(seconds, 2)})
+    return report.print_end(rows, folder, steps=restorer.method.steps, seconds=seconds)
 
 
-def main(arguments: list[str]) -> int:
-    """Runs the command; returns the exit code."""
-    if arguments:
-        raise ValueError(f"unexpected argument {arguments[0]!r}; all settings are flags")
-    config = _resolved()
-    fitted = _config.METHODS[config.method].needs_images if config.method in _config.METHODS else False
-    # Methods that are fitted need the generator's size; the others tell wrong settings before anything is loaded.
-    method = None if fitted and _FIT_DATA.value else _config.build_method(config)
-    sources, notes = _sources()
-    many = _many()
-    folder = output.check_folder(_OUTPUT.value, held=(output.SUMMARY if many else output.SCORES,))
-    # Before the model is loaded, so that a wrong file is told at once.
-    photograph = None if many or sources[0] is None else _photograph(sources[0])
-    if _CACHE.value:
-        jax.config.update("jax_compilation_cache_dir", _CACHE.value)
+def _load_model() -> sg.Model:
     model = sg.load(_GENERATOR.value)
     if _ENCODER.value is not None:
         model = checkpoint.with_encoder(model, _ENCODER.value)
@@ -440,25 +438,67 @@ def main(arguments: list[str]) -> int:
     if model.w_statistics is None:
         statistics = sg.estimate_w_statistics(jax.random.key(0), model.generator)
         model = dataclasses.replace(model, w_statistics=statistics)
-    fitted_on = None
+    return model
+
+
+def _introduce(restorer: _Restorer, images: int, notes: list[str], share: hosts.Share, log: report.Log) -> None:
+    """Says what will be done, and with what."""
+    device, search, method = jax.local_devices()[0], restorer.config.search, restorer.method
+    own = len(share.of(range(images)))
+    _say(f"device     {device.platform} ({device.device_kind}), jax {jax.__version__}")
+    if share.count > 1:
+        _say(f"process    {share.index} of {share.count}, with {own} of {images} images")
+    _say(f"generator  {_GENERATOR.value or 'demo'}, {restorer.model.resolution} px, {restorer.model.content_hash[:12]}")
+    searched = f", {search.starts} starts x {method.steps} steps in {search.space}, seed {search.seed}"
+    _say(f"method     {restorer.config.method}{searched if method.steps else ''}")
+    for note in notes:
+        _say(f"note       {note}")
+    if _many():
+        meaning = report.hole_meaning(_MASK.value, _POLARITY.value)
+        _say(f"images     {images} in {_IMAGE.value} ({meaning})")
+    facts = {"images": own, "processes": share.count, "device": f"{device.platform} {device.device_kind}"}
+    facts |= {"devices": jax.local_device_count(), "generator": restorer.model.content_hash}
+    facts |= {"method": restorer.config.method, "starts": search.starts, "steps": method.steps}
+    log.write("begin", facts)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns the exit code."""
+    if arguments:
+        raise ValueError(f"unexpected argument {arguments[0]!r}; all settings are flags")
+    with hosts.joined() as share:
+        return _restore(share)
+
+
+def _restore(share: hosts.Share) -> int:
+    config = _resolved()
+    fitted = _config.METHODS[config.method].needs_images if config.method in _config.METHODS else False
+    # Methods that are fitted need the generator's size; the others tell wrong settings before anything is loaded.
+    method = None if fitted and _FIT_DATA.value else _config.build_method(config)
+    sources, notes = _sources()
+    if share.count > 1 and not _many():
+        raise ValueError("--distributed shares the images of a folder; --image names no folder")
+    folder = output.check_folder(_OUTPUT.value, held=(output.SUMMARY if _many() else output.SCORES,))
+    # Before the model is loaded, so that a wrong file is told at once.
+    photograph = None if _many() or sources[0] is None else _photograph(sources[0])
+    if _CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", _CACHE.value)
+    model, fitted_on = _load_model(), None
     if method is None:
         images = _training_images(model)
         method, fitted_on = _config.build_method(config, images=images), hashlib.sha256(images.tobytes()).hexdigest()
     asked = networks.load(method.needs, method.attributes)
     restorer = _Restorer(config, method, model, asked, _label(model), fitted_on)
-    device, search = jax.devices()[0], config.search
-    _say(f"device     {device.platform} ({device.device_kind}), jax {jax.__version__}")
-    _say(f"generator  {_GENERATOR.value or 'demo'}, {model.resolution} px, {(model.content_hash or '')[:12]}")
-    searched = f", {search.starts} starts x {method.steps} steps in {search.space}, seed {search.seed}"
-    _say(f"method     {config.method}{searched if method.steps else ''}")
-    for note in notes:
-        _say(f"note       {note}")
-    if many:
-        meaning = report.hole_meaning(_MASK.value, _POLARITY.value)
-        _say(f"images     {len(sources)} in {_IMAGE.value} ({meaning})")
+    log = report.Log(None if _DRY_RUN.value else _JSON_LOG.value, process=share.index)
+    _introduce(restorer, len(sources), notes, share, log)
     if _DRY_RUN.value:
-        return report.print_plan(restorer.plan(sources, folder))
-    if many:
-        return _restore_all(restorer, sources, folder)
-    report.print_single(restorer.restore(sources[0], photograph, folder, show=True), folder, method.steps)
+        return report.print_plan(restorer.plan(share.of(sources), folder))
+    if _many():
+        output.begin_summary(folder)
+        return _restore_all(restorer, sources, folder, share, log)
+    display = report.Display(1, quiet=_QUIET.value, log=log)
+    row = restorer.restore(sources[0], photograph, folder, show=True, progress=display.search(1, "image"))
+    display.ended(row)
+    log.write("end", {"images": 1, "seconds": row.get("seconds", 0.0)})
+    report.print_single(row, folder, method.steps)
     return 0

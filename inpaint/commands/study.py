@@ -13,9 +13,7 @@ from stylegan_jax import checkpoint
 _DATA = flags.DEFINE_string("data", None, "Portraits: a folder, or an npz with uint8 images [n, h, w, c].")
 _SPLIT = flags.DEFINE_string("split", None, "Take only the images of an npz whose 'split' is this, e.g. report.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Take so many portraits, evenly spaced.", lower_bound=1)
-_GENERATOR = flags.DEFINE_string(
-    "generator", None, "Checkpoint directory, or one that is shipped; by default the demo."
-)
+_GENERATOR = flags.DEFINE_string("generator", None, checkpoint.GENERATOR_HELP)
 _ENCODER = flags.DEFINE_string("encoder", None, "Checkpoint of an encoder trained for the generator.")
 _CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled programs (trusted input); off by default.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the searches, and of all else that is drawn.")

@@ -33,11 +33,7 @@ _SPLIT = flags.DEFINE_string("split", None, "Take only the images of an npz whos
 _CHECK = flags.DEFINE_list(
     "check", [], "Splits on which a trained classifier is measured, beside kernel ridge regression on pixels."
 )
-_GENERATOR = flags.DEFINE_string(
-    "generator",
-    None,
-    "Checkpoint directory, or one that is shipped: faces64 (the demo generator, by default), faces32, dcgan64.",
-)
+_GENERATOR = flags.DEFINE_string("generator", None, checkpoint.GENERATOR_HELP)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the run: state, model, log.")
 _INITIAL = flags.DEFINE_string("initial", None, "Checkpoint of another generator's encoder to begin a new run with.")
 _LICENCE = flags.DEFINE_string("licence", "", "Licence and credits of the data, stored with the encoder.")

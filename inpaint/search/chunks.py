@@ -137,7 +137,8 @@ def _needed(
     lifted = loop.lift(context.place(v[index]), lanes, context, source=first.space, target=phase.space)
     starts = loop.begin_phase(lifted, context.place(jnp.zeros(len(index), bool)), context, phase)
     needed = loop.step_bytes(starts, lanes, context, phase, steps=min(steps, phase.steps))
-    return needed, starts.v.devices().pop()
+    # Not by pop: the set is the array's own.
+    return needed, next(iter(starts.v.devices()))
 
 
 def search(

@@ -197,6 +197,17 @@ BAD = {
     "negative weight": ([*TINY, *INPUT, "--config.search.mahalanobis=-1"], "at least 0"),
     "label out of range": (["--generator", "classes", *INPUT, "--label", "3"], "0 to 2"),
     "label without classes": ([*TINY, *INPUT, "--label", "0"], "not conditional"),
+    "process without the others": ([*image("images"), "--num_processes", "2"], "add --distributed"),
+    "half of a distributed run": (
+        [*image("images"), "--distributed", "--process_id", "0"],
+        "given is only --process_id",
+    ),
+    "process beyond the last": (
+        [*image("images"), "--distributed", "--coordinator_address=localhost:1", "--num_processes=2", "--process_id=2"],
+        "--process_id must be below --num_processes 2",
+    ),
+    "no cluster": ([*image("images"), "--distributed"], "nothing tells how many processes there are"),
+    "log in a folder": ([*image("image.png"), "--json_log", "notes"], "--json_log notes cannot be written"),
     "stray argument": ([*TINY, *INPUT, "image.png"], "unexpected argument 'image.png'"),
     "output is a file": ([*TINY, *INPUT, "--output", "image.png"], "--output image.png is a file"),
     "output holds other files": ([*TINY, *INPUT, "--output", "notes", "--overwrite"], "holds other files"),

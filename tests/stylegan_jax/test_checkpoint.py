@@ -260,6 +260,10 @@ def test_shipped_generators_have_names(tmp_path, monkeypatch):
     assert len(set(hashes.values())) == len(hashes) and sg.load().content_hash == hashes["faces64"]
     dcgan = sg.load("dcgan64")
     assert dcgan.resolution == 64 and dcgan.discriminator is not None and "UK Parliament" in str(dcgan.provenance)
+    tiny = sum(file.stat().st_size for file in (checkpoint.PRETRAINED / "tiny32").rglob("*"))
+    assert tiny < 2**20 and sg.load("tiny32").resolution == 32
+    everything = sum(file.stat().st_size for file in checkpoint.PRETRAINED.rglob("*"))
+    assert everything < 25 * 10**6
     (tmp_path / "dcgan64").mkdir()
     with pytest.raises(sg.CheckpointError, match="dcgan64"):
         sg.load("dcgan64")
