@@ -69,7 +69,8 @@ _DRIVER = """
 import importlib, json, os, sys, tempfile
 package, cases = json.load(sys.stdin)
 main = importlib.import_module(package + ".__main__")
-import inpaint.output, ml_collections, stylegan_jax.rendering
+import ml_collections, stylegan_jax.rendering
+import inpaint.config, inpaint.film, inpaint.inputs, inpaint.output, inpaint.photograph, inpaint.experiments.run
 results = []
 for case in cases:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:

@@ -63,6 +63,12 @@ _ENCODER = flags.DEFINE_string(
     "encoder", None, "Checkpoint of an encoder trained for the generator; by default the one in its folder, if any."
 )
 _GENERATOR = flags.DEFINE_string("generator", None, checkpoint.GENERATOR_HELP)
+_BFLOAT16 = flags.DEFINE_integer(
+    "bfloat16_from",
+    None,
+    "Blocks of at least this resolution compute in bfloat16; latents, losses and optimiser stay float32.",
+    lower_bound=1,
+)
 _JUDGE = flags.DEFINE_string("judge", None, "Checkpoint directory of a judge; by default the one of the package.")
 _LPIPS = flags.DEFINE_string("lpips", None, "Checkpoint of LPIPS, for the figures lpips and lpips_hole.")
 _IDENTITY_METRIC = flags.DEFINE_string("identity_metric", None, "Checkpoint of ArcFace, for the figure identity.")
@@ -202,7 +208,7 @@ def _evaluate(shard: tuple[int, int]) -> int:
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
     folder = pathlib.Path(_OUTPUT.value)
-    model, judge = sg.load(_GENERATOR.value), LoadedJudge(_JUDGE.value)
+    model, judge = sg.load(_GENERATOR.value, bfloat16_from=_BFLOAT16.value), LoadedJudge(_JUDGE.value)
     if _ENCODER.value is not None:
         model = checkpoint.with_encoder(model, _ENCODER.value)
     grid = _grid(model)

@@ -77,6 +77,12 @@ _LANDMARKS = flags.DEFINE_string(
     "of STEM.json.",
 )
 _GENERATOR = flags.DEFINE_string("generator", None, checkpoint.GENERATOR_HELP)
+_BFLOAT16 = flags.DEFINE_integer(
+    "bfloat16_from",
+    None,
+    "Blocks of at least this resolution compute in bfloat16; latents, losses and optimiser stay float32.",
+    lower_bound=1,
+)
 _ENCODER = flags.DEFINE_string(
     "encoder", None, "Checkpoint of an encoder trained for the generator; by default the one in its folder, if any."
 )
@@ -429,7 +435,7 @@ def _restore_all(
 
 
 def _load_model() -> sg.Model:
-    model = sg.load(_GENERATOR.value)
+    model = sg.load(_GENERATOR.value, bfloat16_from=_BFLOAT16.value)
     if _ENCODER.value is not None:
         model = checkpoint.with_encoder(model, _ENCODER.value)
     if model.generator.config.image_channels not in (1, 3):

@@ -183,10 +183,11 @@ def test_commands(tmp_path, save_generator, run_commands):
     names = ["--config.labels=bright", "--config.attribute=bright_below"]
     train = ["train", "--data=faces.npz", "--split=train", config, *names]
     restore = ["restore", "--generator=generator", "--starts=2", "--steps=2", "--keep=1"]
+    restore += ["--config.search.coarse_share=0"]
     asked = ["--classifier=one/model", "--attribute=bright_below=1:0.5"]
     constrain = ["constrain", "--data=faces.npz", "--split=report", "--limit=2", "--generator=generator"]
     constrain += ["--attribute=bright_below", "--classifier=one/model", "--starts=2", "--steps=2", "--mask=centre"]
-    constrain += ["--people=2"]
+    constrain += ["--people=2", "--method=latent_search+search.coarse_share=0"]
     cases = [
         [*train, "--output=one", "--check=tune"],
         [*restore, *asked, "--output=restored"],

@@ -57,7 +57,8 @@ def difference(one, other):
 devices = jax.devices()
 first = search(0, devices[:1])
 found = {"dtype": str(dtype), "devices": len(devices), "chunks": [], "differences": {}}
-for n in (2, 4, 8):
+# The scan further down has four.
+for n in (2, 8):
     result = search(0, devices[:n])
     found["differences"][n] = difference(result, first)
     found["chunks"].append(result.chunk)
@@ -102,7 +103,7 @@ def test_the_number_of_devices_changes_nothing(steps, double, tolerance):
     assert found["devices"] == 8 and found["dtype"] == ("float64" if double else "float32")
     for case, differences in found["differences"].items():
         assert max(differences.values()) < tolerance, (case, differences)
-    assert found["chunks"] == [6, 8, 8] and found["default"] == 8
+    assert found["chunks"] == [6, 8] and found["default"] == 8
     assert not found["compiled_again"] and found["collectives"] == []
 
 

@@ -224,6 +224,7 @@ def test_commands_train_and_use_an_encoder(tmp_path, save_generator, save_pictur
     assert named[0] == 0 and "method     encoder_search, 2 starts" in named[1], named[2]
     (tmp_path / "run" / "model").rename(tmp_path / "generator" / checkpoint.ENCODER)
     cases = [[*restore, "--output=b"], [*restore, "--method=latent_search", "--output=c"]]
+    cases[1] += ["--config.search.coarse_share=0"]
     for code, _, errors in run_commands("inpaint", cases, tmp_path):
         assert code == 0, errors
     stored = [json.loads((tmp_path / folder / "config.json").read_text()) for folder in "abc"]

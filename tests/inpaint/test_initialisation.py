@@ -116,20 +116,19 @@ def test_commands(tmp_path, save_generator, save_pictures, run_commands):
     save_generator(tmp_path / "generator")
     (tmp_path / "photos").mkdir()
     save_pictures(tmp_path)
-    for name in ("a", "b"):
-        (tmp_path / "photos" / f"{name}.png").write_bytes((tmp_path / "image.png").read_bytes())
+    (tmp_path / "photos" / "a.png").write_bytes((tmp_path / "image.png").read_bytes())
     pixels = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
     np.savez(tmp_path / "faces.npz", images=pixels, split=np.asarray(["report"] * 3))
     restore = ["restore", "--generator=generator", "--mask=mask.png", "--starts=2", "--steps=2", "--keep=1"]
+    restore += ["--config.search.coarse_share=0"]
     one, many = [*restore, "--image=image.png"], [*restore, "--image=photos"]
     study = ["initialise", "--data=faces.npz", "--generator=generator", "--steps=2", "--starts=2", "--limit=2"]
     cases = [
-        [*one, "--output=first"],
-        [*one, "--output=second", "--latents=first/latents.npz", "--config.search.jitter=0"],
-        [*many, "--output=folder"],
-        [*many, "--output=again", "--latents=folder"],
+        [*one, "--output=first/a"],
+        [*one, "--output=second", "--latents=first/a/latents.npz", "--config.search.jitter=0"],
+        [*many, "--output=again", "--latents=first", "--config.search.jitter=0"],
         [*one, "--output=no", "--init=file"],
-        [*one, "--output=no", "--init=mean", "--latents=first/latents.npz"],
+        [*one, "--output=no", "--init=mean", "--latents=first/a/latents.npz"],
         [*one, "--output=no", "--latents=first"],
         [*study, "--output=study", "--shown=0,2"],
         [*study, "--output=no", "--shown=0,3"],
@@ -137,28 +136,26 @@ def test_commands(tmp_path, save_generator, save_pictures, run_commands):
         [*study, "--output=no", "--shown=0", "--initialisations=mean,guess"],
         [*study, "--output=no", "--shown=0", "--initialisations=mean,encoder"],
         [*study, "--output=no", "--shown=0", "--method=biharmonic"],
-        [*one, "--output=no", "--method=biharmonic", "--latents=first/latents.npz"],
+        [*one, "--output=no", "--method=biharmonic", "--latents=first/a/latents.npz"],
     ]
     done = run_commands("inpaint", cases, tmp_path)
-    assert [code for code, _, _ in done] == [0, 0, 0, 0, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1], [
-        errors for _, _, errors in done
-    ]
+    assert [code for code, _, _ in done] == [0, 0, 0, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1], [errors for _, _, errors in done]
     reasons = {
-        4: "--init file and --latents belong together; init is file",
-        5: "--init file and --latents belong together; init is mean",
-        6: "first is no file; an earlier restoration leaves latents.npz",
-        8: "must rise from 0 at least to 2 at most, got [0, 3]",
-        9: "--shown must be whole numbers, got 0,a",
-        10: "unknown initialisation 'guess'; known: mean, random, prescreen, encoder",
-        11: "the generator has no encoder to begin with",
-        12: "the method biharmonic makes no search",
-        13: "--latents says where a search begins, and the method biharmonic makes none",
+        3: "--init file and --latents belong together; init is file",
+        4: "--init file and --latents belong together; init is mean",
+        5: "first is no file; an earlier restoration leaves latents.npz",
+        7: "must rise from 0 at least to 2 at most, got [0, 3]",
+        8: "--shown must be whole numbers, got 0,a",
+        9: "unknown initialisation 'guess'; known: mean, random, prescreen, encoder",
+        10: "the generator has no encoder to begin with",
+        11: "the method biharmonic makes no search",
+        12: "--latents says where a search begins, and the method biharmonic makes none",
     }
     for case, reason in reasons.items():
         assert reason in done[case][2] and done[case][2].count("\n") == 1, done[case][2]
-    before, after = (json.loads((tmp_path / name / "scores.json").read_text())[0] for name in ("first", "second"))
+    before, after = (json.loads((tmp_path / name / "scores.json").read_text())[0] for name in ("first/a", "second"))
     assert after["total"] < before["total"]
-    assert (tmp_path / "again" / "b" / "latents.npz").is_file() and not (tmp_path / "no").exists()
+    assert (tmp_path / "again" / "a" / "latents.npz").is_file() and not (tmp_path / "no").exists()
     figures = json.loads((tmp_path / "study" / "figures.json").read_text())
     assert set(figures["medians"]) == {"mean", "random", "prescreen"} and figures["portraits"] == 2
     assert len((tmp_path / "study" / "table.md").read_text().splitlines()) == 2 + 3 * 2

@@ -373,7 +373,8 @@ def test_report(capsys):
     assert "transparent" in report.hole_warning(0.8, "white_hole", masked=False)
     assert "--mask_polarity=black_hole" in report.hole_warning(0.8, "white_hole")
     assert "0.1 % of the picture" in report.hole_warning(0.001, "black_hole")
-    assert report.progress_line(quiet=False) is None  # pytest captures the output
+    display = report.Display(1, quiet=False, log=report.Log(None))
+    assert display.search(1, "face") is None  # pytest captures the output
     line = report.ProgressLine()
     for done in (10, 20, 30):
         line(inpaint.Progress(done, 30, 0.5))

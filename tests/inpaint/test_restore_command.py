@@ -46,6 +46,8 @@ def folder(tmp_path_factory, save_generator, save_pictures):
 
 
 QUICK = ["--steps", "4", "--starts", "3", "--keep", "2", "--config.search.pool=5"]
+# One phase, so that there is one step to compile; the two of the default are run by other tests.
+QUICK += ["--config.search.coarse_share=0"]
 INPUT = ["--image", "image.png", "--mask", "mask.png"]
 TINY = ["--generator", "generator"]
 FACE = ["--image", "astronaut.png", "--mask", "mouth.png", "--landmarks", "faces.json"]

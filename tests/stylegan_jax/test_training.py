@@ -340,6 +340,7 @@ def test_a_discriminator_of_a_dcgan():
     assert any(not np.array_equal(value, leaves(nnx.state(first))[name]) for name, value in after.items())
 
 
+@pytest.mark.slow
 def test_a_discriminator_with_stored_moments(tmp_path, shared_compilations):
     """A new one takes moments of real images once and keeps them, and learns alone at first."""
     config = dataclasses.replace(
@@ -407,7 +408,7 @@ def test_widths_must_fit_the_resolution():
 
 TRAINERS = {TrainConfig: trainer.Trainer, DcganTrainConfig: DcganTrainer}
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("train_*.py"))
-SLOW = ("train_faces32", "train_tiny32")
+SLOW = ("train_faces32", "train_tiny32", "train_faces64_game")
 
 
 def load_config(name):
@@ -420,7 +421,7 @@ def load_config(name):
 
 @pytest.mark.parametrize(
     "name",
-    # What the 32 px generators' settings share with the others is tested there.
+    # What their settings share with the others is tested there.
     [pytest.param(p.stem, marks=[pytest.mark.slow] if p.stem in SLOW else []) for p in CONFIGS],
 )
 def test_training_configs_run(name, tmp_path, shared_compilations):
