@@ -240,6 +240,9 @@ def _evaluate(shard: tuple[int, int]) -> int:
             return 0
         records.start()
         _run(units, runner, records, settings, folder)
+    if shard[0] >= len(grid.portraits.names):
+        print("no image falls to this process; the others write the table")
+        return 0
     # Other processes may have finished rows meanwhile.
     _write_reports(folder, grid, Records(folder, name=name), prints)
     return 0

@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> int:
     facts = {
         "medians": {
             name: {
-                f"{kind}_{figure}": np.round(np.median(values, axis=0), 4).tolist()
+                f"{kind}_{figure}": np.round(np.median(values, axis=0).astype(float), 4).tolist()
                 for kind, values_of in compared._asdict().items()
                 for figure, values in values_of._asdict().items()
             }

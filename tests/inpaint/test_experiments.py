@@ -202,10 +202,12 @@ def test_evaluate_for_real(folder, run_commands):
             ["evaluate", *WHOLE, METHODS, "--output=parts", "--table_only"],
             ["evaluate", *WHOLE, METHODS.replace("=1.0", "=2.0"), "--output=parts"],
             ["evaluate", *WHOLE, METHODS, "--output=parts", "--mask_seed=1", "--table_only"],
+            ["evaluate", *WHOLE, METHODS, "--output=fourth", "--shard=3/4"],
         ],
         folder,
     )
-    assert [code for code, _, _ in outcomes] == [0, 0, 0, 0, 0, 1, 1], outcomes
+    assert [code for code, _, _ in outcomes] == [0, 0, 0, 0, 0, 1, 1, 0], outcomes
+    assert "no image falls to this process" in outcomes[7][1]
     assert "3 of 3 restorations left, 6 renders and 6 gradients each" in outcomes[0][1]
     assert not (folder / "plan").exists()
     assert "made with other settings" in outcomes[5][2] and outcomes[5][2].count("\n") == 1

@@ -63,7 +63,7 @@ def restored(folder, run_commands):
         ["restore", *TINY, "--image", "image.png", "--mask", "inverted.png", "--mask_polarity", "black_hole", *QUICK]
         + ["--output", "inverted"],
         ["restore", *TINY, "--image", "large_image.png", "--mask", "large_mask.png", *QUICK, "--output", "large"],
-        ["restore", *TINY, *QUICK, "--output", "sample", "--quiet"],
+        ["restore", *TINY, *QUICK, "--output", "sample", "--quiet", "--bfloat16_from", "8"],
         ["restore", "--generator", "grey", *INPUT, *QUICK, "--output", "grey_out"],
         ["restore", "--generator", "classes", *INPUT, *QUICK, "--output", "classes_out", "--label", "2"],
         ["restore", *TINY, *INPUT, *QUICK, "--output", "first", "--overwrite", "--seed", "7", "--space", "z"],
@@ -190,6 +190,9 @@ def test_settings_and_their_precedence(folder, restored):
     """A flag beats `--config.x`, which beats the config file."""
     search = json.loads((folder / "brief" / "config.json").read_text())["config"]["search"]
     assert (search["steps"], search["lr"], search["space"], search["init"]) == (3, 0.2, "w", "random")
+    for name, low in (("sample", 8), ("second", None)):
+        options = json.loads((folder / name / "config.json").read_text())["options"]
+        assert options["generator_config"]["bfloat16_from"] == low
 
 
 def test_label_of_a_conditional_generator(folder, restored):
