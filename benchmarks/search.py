@@ -48,7 +48,7 @@ def bare(model: sg.Model, image: np.ndarray, known: np.ndarray, starts: int) -> 
 
     def loss(ws: jax.Array, generator: sg.Generator) -> jax.Array:
         renders = generator.synthesis(ws, noise="none")
-        return jnp.sum(jax.vmap(lambda x: losses.l2(x, jnp.asarray(image), jnp.asarray(known)))(renders))
+        return jnp.sum(jax.vmap(lambda x: losses.l2(x, jnp.asarray(image), jnp.asarray(known)[..., None]))(renders))
 
     step = jax.jit(jax.value_and_grad(loss))
     return fastest(lambda: [step(ws, generator) for _ in range(_STEPS.value)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the pictures of the README, by its commands: `python docs/make_pictures.py` (some two minutes on two cores).
+"""Makes the pictures of the README, by its commands: `python docs/make_pictures.py` (some three minutes on two cores).
 
 Eileen Collins' portrait (NASA, public domain) comes with scikit-image.
 """
@@ -34,8 +34,24 @@ def photograph(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     return photo, hole
 
 
+def constrained(folder: pathlib.Path) -> np.ndarray:
+    """Returns the photograph with its mouth hidden, restored without a constraint, with teeth and without, in a row."""
+    left, right, mouth = np.asarray(FACE.split(","), float).reshape(3, 2)
+    width = np.linalg.norm(right - left)
+    photo = skimage.data.astronaut()
+    hole = np.zeros(photo.shape[:2], np.uint8)
+    hole[skimage.draw.ellipse(mouth[1], mouth[0], 0.36 * width, 0.58 * width)] = 255
+    skimage.io.imsave(folder / "mouth.png", hole, check_contrast=False)
+    shown = [np.where(hole[..., None] > 0, np.uint8(128), photo)]
+    for target in ("free", "1", "0"):
+        options = ["--image", "photo.png", "--mask", "mouth.png", "--landmarks", FACE, "--output", f"out/{target}"]
+        command(folder, "restore", *options, *([] if target == "free" else ["--attribute", f"teeth_visible={target}"]))
+        shown.append(skimage.io.imread(folder / "out" / target / "photo_1.png"))
+    return np.concatenate([x[30:200, 139:309] for x in shown], 1)
+
+
 def main() -> None:
-    """Writes contact_sheet.png, photograph.png, film.webp and masks.png beside this file."""
+    """Writes contact_sheet.png, photograph.png, film.webp, constrained.png and masks.png beside this file."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         command(folder, "restore")
@@ -47,6 +63,7 @@ def main() -> None:
         shown = [np.where(hole[..., None] > 0, np.uint8(128), photo)]
         shown += [skimage.io.imread(folder / f"out/photo/photo_{k}.png") for k in (1, 2)]
         skimage.io.imsave(DOCS / "photograph.png", np.concatenate([x[16:272, 96:352] for x in shown], 1))
+        skimage.io.imsave(DOCS / "constrained.png", constrained(folder))
         kinds = ("mouth", "rectangles:0.1-0.4", "strokes:0.2-0.3", "brush:hard", "square", "noise:0.8")
         for kind in kinds:
             command(folder, "mask", "--kind", kind, "--size", "128", "--output", f"masks/{kinds.index(kind)}")
