@@ -66,7 +66,7 @@ found["differences"]["scan"] = difference(search(0, devices[:4], chunk=4, steps_
 found["differences"]["another"] = difference(search(0, devices[3:4]), first)
 found["default"] = search(0, None).chunk
 before = loop.compiled()
-for number in (4, 2, 2, 2):
+for number in (8, 2, 2, 2):
     search(1, devices[:number])
 found["compiled_again"] = sorted(map(hash, loop.compiled())) != sorted(map(hash, before))
 

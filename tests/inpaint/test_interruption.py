@@ -276,6 +276,7 @@ def test_a_command_goes_on(tmp_path, save_generator, save_pictures, run_commands
     save_generator(tmp_path / "generator")
     save_pictures(tmp_path)
     restore = ["restore", "--generator=generator", "--image=image.png", "--mask=mask.png", "--starts=2", "--keep=1"]
+    restore += ["--config.search.coarse_share=0"]
     (tmp_path / ".b.search").mkdir()
     (tmp_path / ".b.search" / "search.json").write_text('{"search": "another", "chunk": 2}')
     cases = [

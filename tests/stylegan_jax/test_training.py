@@ -314,6 +314,7 @@ def test_range_and_contrast():
         assert losses.contrast_distance(other, images) > 1e-4 and np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_a_discriminator_of_a_dcgan():
     """It begins with the weights given; a step moves its running moments, which the state holds, and R1 is finite."""
     config = dataclasses.replace(
@@ -408,7 +409,7 @@ def test_widths_must_fit_the_resolution():
 
 TRAINERS = {TrainConfig: trainer.Trainer, DcganTrainConfig: DcganTrainer}
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("train_*.py"))
-SLOW = ("train_faces32", "train_tiny32", "train_faces64_game")
+SLOW = ("train_faces32", "train_tiny32", "train_faces64_game", "train_dcgan64")
 
 
 def load_config(name):
