@@ -3,10 +3,10 @@
 
     python benchmarks/compilation.py --output benchmarks/results/compilation.json
 
-For every size a StyleGAN2 of random weights (configuration F) is searched in W+ for one step, in a process of its own
-that begins with an empty cache, and again in another that finds it filled. Measured are the seconds that the first
-search takes longer than an equal second one, and the largest resident set of the process
-that found its programs compiled.
+For every size a StyleGAN2 of random weights (widths by CHANNEL_BASE) is searched in W+ for one step, in a process
+of its own that begins with an empty cache, and again in another that finds it filled. Measured are the seconds that
+the first search takes longer than an equal second one, and the largest resident set of the process that found its
+programs compiled.
 """
 
 import json

@@ -163,8 +163,7 @@ def _part(index: int, count: int) -> str:
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
-    text = json.dumps(value, indent=1) + "\n"
-    image_io.write_atomically(path, lambda partial: pathlib.Path(partial).write_text(text, "utf-8"))
+    image_io.write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def score_table(result: Result, selection: Selection, image: np.ndarray, *, seed: int) -> list[dict[str, Any]]:

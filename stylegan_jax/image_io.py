@@ -247,6 +247,11 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], None]) -> N
         raise ImageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file in UTF-8, whole or not at all; raises ImageError where the folder cannot be written."""
+    write_atomically(path, lambda partial: pathlib.Path(partial).write_text(text, encoding="utf-8"))
+
+
 def _height_width(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 

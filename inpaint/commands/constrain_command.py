@@ -106,7 +106,7 @@ def main(arguments: list[str]) -> int:
         {"person": portraits.names[i]} | dict(zip("ABC", order, strict=True))
         for i, order in zip(shown, key, strict=True)
     ]
-    figures.write_text(folder / "key.json", json.dumps(named, indent=1) + "\n")
+    image_io.write_text(folder / "key.json", json.dumps(named, indent=1) + "\n")
     figures.write(folder, facts)
     print(json.dumps(facts["targets"], indent=1))
     print(f"pictures in {folder}")

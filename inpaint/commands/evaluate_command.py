@@ -294,7 +294,7 @@ def _write_reports(folder: pathlib.Path, grid: Grid, records: Records, prints: d
     against = _AGAINST.value if any(row["method"] == _AGAINST.value for row in rows) else None
     title = f"Evaluation on {pathlib.Path(_DATA.value).name}" + (f", {_SPLIT.value}" if _SPLIT.value else "")
     text = table.report(rows, against=against, title=title)
-    image_io.write_atomically(folder / "table.md", lambda path: pathlib.Path(path).write_text(text, encoding="utf-8"))
+    image_io.write_text(folder / "table.md", text)
     if _PICTURES.value:
         sheet.write_sheets(folder, grid, records)
     whole = len(grid.methods) * len(grid.masks) * len(grid.portraits.names) * len(grid.seeds)

@@ -19,13 +19,8 @@ def new_folder(path: str, *, overwrite: bool) -> pathlib.Path:
     return folder
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
-    image_io.write_atomically(path, lambda partial: pathlib.Path(partial).write_text(text, encoding="utf-8"))
-
-
 def write(folder: pathlib.Path, facts: dict[str, Any]) -> str:
     """Writes `facts` as JSON, and returns the text."""
     text = json.dumps(facts, indent=1) + "\n"
-    write_text(folder / FIGURES, text)
+    image_io.write_text(folder / FIGURES, text)
     return text

@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> int:
     written = initialisation.table(found, steps, config.search.starts)
     if not _write_curves(folder / "curves.png", found, steps):
         print('no curves.png: matplotlib is not installed (pip install ".[plot]")')
-    figures.write_text(folder / "table.md", written)
+    image_io.write_text(folder / "table.md", written)
     figures.write(folder, facts)
     print(written, end="")
     print(f"written to {folder}")

@@ -100,8 +100,8 @@ class SavedSearch:
             self._write_facts()
 
     def _write_facts(self) -> None:
-        text = json.dumps({"search": self._search(), "chunk": self._chunk}) + "\n"
-        image_io.write_atomically(self.folder / SEARCH, lambda path: pathlib.Path(path).write_text(text, "utf-8"))
+        facts = {"search": self._search(), "chunk": self._chunk}
+        image_io.write_text(self.folder / SEARCH, json.dumps(facts) + "\n")
 
     def _part(self, first: int) -> pathlib.Path:
         return self.folder / f"part-{first:08d}.npz"
