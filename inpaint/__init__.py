@@ -4,7 +4,7 @@
 from inpaint import baselines, losses, masks, methods, metrics, operators
 from inpaint.blend import feathered, hard
 from inpaint.framing import paste
-from inpaint.objective import Term, attribute_term, term
+from inpaint.objective import Term
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.problem import Problem, read
 from inpaint.search.initialise import Encoded, Given, Mean, Prescreened, RandomMapping
@@ -14,6 +14,7 @@ from inpaint.search.saved import SavedSearch
 from inpaint.search.schedule import adam, warmup_cosine
 from inpaint.search.selection import Selection, select
 from inpaint.search.solve import solve
+from inpaint.terms import attribute_term, term
 
 __all__ = [
     "Encoded",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from inpaint import baselines, blend, methods, objective
+from inpaint import baselines, blend, methods, terms
 from inpaint.objective import Term
 from inpaint.search import selection
 from inpaint.search.initialise import Encoded, Given, Initialisation, Mean, Prescreened, RandomMapping
@@ -27,7 +27,7 @@ class SearchConfig:
         select: "best" (lowest objective) or "diverse".
         chunk: starts run at once (0: chosen for the device).
         seed: of everything random.
-        terms: more terms of the objective, each as "name=weight" (`inpaint.objective.TERMS`).
+        terms: more terms of the objective, each as "name=weight" (`inpaint.terms.TERMS`).
         mask_practice: what stands in the hole where a network compares images: "fill", "zero" or "noise".
         attributes: semantic constraints, each as "name=target" or "name=target:weight"; target 1 for present, 0 for
             absent.
@@ -105,7 +105,7 @@ def _others(search: SearchConfig) -> tuple[Term, ...]:
         name, equals, weight = text.partition("=")
         if not equals:
             raise ValueError(f"a term is given as name=weight, got {text!r}")
-        found.append(objective.term(name, _number(weight, f"the weight of {name}"), practice=search.mask_practice))
+        found.append(terms.term(name, _number(weight, f"the weight of {name}"), practice=search.mask_practice))
     for text in search.attributes:
         name, equals, rest = text.rpartition("=")
         if not equals or not name:
@@ -113,7 +113,7 @@ def _others(search: SearchConfig) -> tuple[Term, ...]:
         target, colon, weight = rest.partition(":")
         strength = _number(weight, f"the weight of {name}") if colon else search.attribute_weight
         wanted = _number(target, f"the target of {name}")
-        found.append(objective.attribute_term(name, wanted, strength, on=search.attribute_on))
+        found.append(terms.attribute_term(name, wanted, strength, on=search.attribute_on))
     return tuple(found)
 
 

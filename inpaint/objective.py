@@ -12,10 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 
 import stylegan_jax as sg
-from inpaint import losses
 from inpaint.problem import Problem
-from stylegan_jax import encoders
-from stylegan_jax.features import arcface
+from stylegan_jax import latents
 
 ATTRIBUTE = "attribute:"  # before the attribute, in the names of semantic terms
 
@@ -31,10 +29,19 @@ ROLES = {
 }
 
 
+class PSpace(NamedTuple):
+    """Mean `[w_dim]`, whitening `[w_dim, w_dim]` and deviation `[w_dim]` of `LeakyReLU_5(w)`."""
+
+    mean: Array
+    whitening: Array
+    deviation: Array
+
+
 class Context(NamedTuple):
     """What terms may need beside the candidate; a pytree, passed to jitted functions as an argument.
 
     `networks` holds networks by role (see `ROLES`); of them, a search passes on those that its terms need.
+    `w_deviation` is the root of the total variance of W, `sqrt(E |w - mean|^2)` (NVlabs' `w_std`).
     """
 
     generator: sg.Generator
@@ -42,14 +49,18 @@ class Context(NamedTuple):
     w_whitening: Array  # [w_dim, w_dim]
     guess: Array | None = None  # [num_ws, w_dim], what the encoder says of the problem at hand
     networks: Mapping[str, Any] = {}
-    p_space: tuple[Array, Array] | None = None  # mean and whitening of LeakyReLU_5(w), [w_dim] and [w_dim, w_dim]
+    p_space: PSpace | None = None
+    w_deviation: Array | None = None
 
 
 class Candidate(NamedTuple):
-    """One start's present state: latents `[num_ws, w_dim]` and render `[h, w, c]`, unclipped."""
+    """One start's present state: latents `[num_ws, w_dim]` (None in spaces that have none) and render `[h, w, c]`,
+    unclipped; all that the synthesis network got, and a key for terms that draw."""
 
-    ws: Array
+    ws: Array | None
     image: Array
+    inputs: latents.Inputs = latents.Inputs()
+    key: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,45 +76,19 @@ class Term:
     needs: tuple[str, ...] = ()
 
 
-def _l2(candidate: Candidate, problem: Problem, context: Context) -> Array:
-    return losses.l2(problem.operator(candidate.image), problem.measurement, problem.operator.weight)
+def checked_weight(name: str, weight: float) -> float:
+    """Returns the weight of the term `name`; raises ValueError where it is negative."""
+    if not weight >= 0:
+        raise ValueError(f"the weight of {name} must be at least 0, got {weight}")
+    return float(weight)
 
 
-def _l1(candidate: Candidate, problem: Problem, context: Context) -> Array:
-    return losses.l1(problem.operator(candidate.image), problem.measurement, problem.operator.weight)
+def known_pixels(problem: Problem, owner: str) -> Array:
+    """Returns the mask `[h, w]` of the pixels that the measurement shows as they are.
 
-
-def _mean_distance(candidate: Candidate, problem: Problem, context: Context) -> Array:
-    return losses.mean_distance(candidate.ws, context.w_mean)
-
-
-def _mahalanobis(candidate: Candidate, problem: Problem, context: Context) -> Array:
-    return losses.mahalanobis(candidate.ws, context.w_mean, context.w_whitening)
-
-
-def _p_norm(candidate: Candidate, problem: Problem, context: Context) -> Array:
-    return losses.mahalanobis(losses.p_space(candidate.ws), *context.p_space)
-
-
-def _guess_distance(candidate: Candidate, problem: Problem, context: Context) -> Array:
-    return losses.mahalanobis(candidate.ws, context.guess, context.w_whitening)
-
-
-def _style_spread(candidate: Candidate, problem: Problem, context: Context) -> Array:
-    return losses.style_spread(candidate.ws)
-
-
-def _encoder_consistency(candidate: Candidate, problem: Problem, context: Context) -> Array:
-    encoder = context.networks["encoder"]
-    again = encoders.encode(encoder, candidate.image[None], generator=context.generator)[0]
-    return losses.mahalanobis(candidate.ws, again, context.w_whitening)
-
-
-def _adversarial(candidate: Candidate, problem: Problem, context: Context) -> Array:
-    return losses.adversarial(context.networks["discriminator"], candidate.image)
-
-
-def _known(problem: Problem, owner: str) -> Array:
+    Raises:
+        ValueError: where it shows none, naming the term `owner`.
+    """
     if problem.operator.known is None:
         raise ValueError(f"the term {owner} compares pixels, and this problem's measurement shows none as they are")
     return problem.operator.known
@@ -119,115 +104,6 @@ def composite(image: Array, problem: Problem) -> Array:
         return image
     weight = known[..., None].astype(image.dtype)
     return weight * problem.measurement + (1 - weight) * image
-
-
-@dataclasses.dataclass(frozen=True)
-class _Compared:
-    """A distance of render and measurement as a network sees them; `practice` says what stands in the hole."""
-
-    name: str
-    practice: str
-
-    def __call__(self, candidate: Candidate, problem: Problem, context: Context) -> Array:
-        known = _known(problem, self.name)
-        pair = losses.masked_pair(candidate.image, problem.measurement, known, practice=self.practice)
-        return getattr(self, f"_{self.name}")(context.networks, *pair)
-
-    def _lpips(self, networks: Mapping[str, Any], image: Array, target: Array) -> Array:
-        return networks["perceptual"].distance(image[None], target[None])[0]
-
-    def _discriminator_features(self, networks: Mapping[str, Any], image: Array, target: Array) -> Array:
-        discriminator = networks["discriminator"]
-        if not hasattr(discriminator, "forward"):
-            raise ValueError("discriminator_features needs the discriminator of a StyleGAN2 or DCGAN")
-        return losses.discriminator_distance(lambda x: discriminator.forward(x)[1], image, target)
-
-    def _identity(self, networks: Mapping[str, Any], image: Array, target: Array) -> Array:
-        network = networks["identity"]
-        faces = arcface.face_crop(jnp.stack([image, target]), size=network.config.resolution)
-        found = network(faces)
-        return arcface.identity_distance(found[:1], found[1:])[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Attribute:
-    """The cross entropy of an attribute's probability to a target, on the composite or on the render."""
-
-    attribute: str
-    target: float
-    on: str
-    robust: bool
-
-    def __call__(self, candidate: Candidate, problem: Problem, context: Context) -> Array:
-        image = composite(candidate.image, problem) if self.on == "composite" else candidate.image
-        classifier = context.networks["classifier"]
-        return losses.attribute_loss(
-            classifier, image, attribute=self.attribute, target=self.target, robust=self.robust
-        )
-
-
-_PLAIN = {
-    "l2": (_l2, ()),
-    "l1": (_l1, ()),
-    "mean_distance": (_mean_distance, ()),
-    "mahalanobis": (_mahalanobis, ()),
-    "p_norm": (_p_norm, ("p_space",)),
-    "guess_distance": (_guess_distance, ("guess",)),
-    "style_spread": (_style_spread, ()),
-    "encoder_consistency": (_encoder_consistency, ("encoder",)),
-    "adversarial": (_adversarial, ("discriminator",)),
-}
-_COMPARED = {"lpips": "perceptual", "discriminator_features": "discriminator", "identity": "identity"}
-TERMS = (*_PLAIN, *_COMPARED)
-
-
-def term(name: str, weight: float = 1.0, *, practice: str = "fill") -> Term:
-    """Returns the built-in term `name` with a weight.
-
-    Args:
-        name: one of `TERMS`; an attribute has `attribute_term`.
-        weight: at least 0.
-        practice: what stands in the hole where a network compares images, see `inpaint.losses.masked_pair`.
-
-    Raises:
-        ValueError: for an unknown name or practice, or a negative weight.
-    """
-    if name not in TERMS:
-        raise ValueError(f"unknown term {name!r}; known: {', '.join(TERMS)}")
-    if practice not in losses.PRACTICES:
-        raise ValueError(f"unknown practice {practice!r}; known: {', '.join(losses.PRACTICES)}")
-    _check_weight(name, weight)
-    if name in _COMPARED:
-        return Term(name, float(weight), _Compared(name, practice), (_COMPARED[name],))
-    return Term(name, float(weight), *_PLAIN[name])
-
-
-def _check_weight(name: str, weight: float) -> None:
-    if not weight >= 0:
-        raise ValueError(f"the weight of {name} must be at least 0, got {weight}")
-
-
-def attribute_term(
-    attribute: str, target: float, weight: float = 1.0, *, on: str = "composite", robust: bool = True
-) -> Term:
-    """Returns a semantic constraint: `weight` times the cross entropy of a classifier's probability to `target`.
-
-    Args:
-        attribute: its name, as the classifier knows it.
-        target: probability wanted, 1 for present, 0 for absent.
-        weight: at least 0.
-        on: "composite" (what will be shown) or "render" (the generator's whole image, whose gradient is stronger).
-        robust: ask it of several views of the image, see `inpaint.losses.views`.
-
-    Raises:
-        ValueError: a target outside [0, 1], another `on`, or a negative weight.
-    """
-    if not 0 <= target <= 1:
-        raise ValueError(f"the target of {attribute} must be from 0 (absent) to 1 (present), got {target}")
-    if on not in ("composite", "render"):
-        raise ValueError(f'an attribute is asked of "composite" or "render", got {on!r}')
-    _check_weight(attribute, weight)
-    return Term(f"{ATTRIBUTE}{attribute}", float(weight), _Attribute(attribute, target, on, robust), ("classifier",))
 
 
 def evaluate(

@@ -75,6 +75,11 @@ class StyleGenerator(nnx.Module):
         """Image height and width in pixels."""
         return self.config.resolution
 
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Type of the weights, and so of latents."""
+        return jax.tree.leaves(nnx.state(self.synthesis, nnx.Param))[0].dtype
+
     def known_w_statistics(self) -> WStatistics | None:
         """Returns mean and covariance of W where they are known without sampling, otherwise None."""
         return None

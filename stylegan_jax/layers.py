@@ -120,7 +120,8 @@ class Modulated(nnx.Module):
         self.clamp = clamp
 
     def __call__(self, x: Array, styles: Array, taps: Array, *, noise: Array | None, gain: float = 1.0) -> Array:
-        """Applies the layer; `styles` `[n, in]`, `noise` `[n or 1, r, r]` or None, `taps` the network's filter."""
+        """Applies the layer; `styles` `[n, in]` or `[n, out, in]`, `noise` `[n or 1, r, r]` or None, `taps` the filter
+        of the network."""
         y = modulated_conv.modulated_conv2d(x, self.weight[...], styles, up_taps=taps if self.up else None)
         if noise is not None:
             y = y + (noise * self.noise_strength[...]).astype(y.dtype)[..., None]
@@ -137,7 +138,8 @@ class ToRGB(nnx.Module):
         self.clamp = clamp
 
     def __call__(self, x: Array, styles: Array) -> Array:
-        """Applies the layer; `styles` `[n, in]` as the affine gives them (the 1/sqrt(in) is applied here)."""
+        """Applies the layer; `styles` `[n, in]` or `[n, out, in]` as the affine gives them (the 1/sqrt(in) is applied
+        here)."""
         styles = styles * (1 / math.sqrt(self.weight.shape[2]))
         y = modulated_conv.modulated_conv2d(x, self.weight[...], styles, demodulate=False)
         return _activation.bias_act(y, self.bias[...], clamp=self.clamp)

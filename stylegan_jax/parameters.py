@@ -42,6 +42,27 @@ def to_arrays(network: nnx.Module) -> dict[str, Array]:
     return _flatten(nnx.to_pure_dict(nnx.state(network)))
 
 
+def trainable(network: nnx.Module) -> dict[str, Array]:
+    """Returns every weight of `network` that training changes, by its flat name; buffers are not among them."""
+    return _flatten(nnx.to_pure_dict(nnx.state(network, nnx.Param)))
+
+
+def replaced(network: nnx.Module, arrays: Mapping[str, Array]) -> nnx.Module:
+    """Returns a network like `network` with the arrays that are given, by flat name, in place of its own.
+
+    Raises:
+        ValueError: for a name that it does not have, or another shape.
+    """
+    graph, state = nnx.split(network)
+    flat = _flatten(nnx.to_pure_dict(state))
+    for name, array in arrays.items():
+        if name not in flat or flat[name].shape != array.shape:
+            expected = list(flat[name].shape) if name in flat else "no such array"
+            raise ValueError(f"weight {name}: got {list(array.shape)}, the network has {expected}")
+    nnx.replace_by_pure_dict(state, _unflatten(flat | dict(arrays)))
+    return nnx.merge(graph, state)
+
+
 def abstract(kind: type[nnx.Module], config: Any) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the names, shapes and dtypes that a network of this kind and config holds, without any memory."""
     network = nnx.eval_shape(lambda: kind(config, rngs=_SameKey()))

@@ -149,6 +149,28 @@ class Synthesis(nnx.Module):
             raise ValueError(f"ws must be [n, {self.config.num_ws}, {self.config.w_dim}], got {list(ws.shape)}")
         return {name: layer.affine(ws[:, index]) for name, layer, index in self._layers()}
 
+    def most_filters(self) -> int:
+        """Returns the largest number of output filters of its layers."""
+        return max(layer.bias.shape[0] for _, layer, _ in self._layers())
+
+    def filter_styles(self, ws: Array) -> dict[str, Array]:
+        """Returns a style for every output filter, `{"b8/conv0": [out, in], ...}`, of one image.
+
+        Every filter of a layer has a latent of its own (W++ of Poirier-Ginter and Lalonde 2023, "Robust Unsupervised
+        StyleGAN Image Restoration").
+
+        Args:
+            ws: `[num_ws, filters, w_dim]`; a layer with fewer filters takes the first of its latents.
+
+        Raises:
+            ValueError: for latents of another shape.
+        """
+        config = self.config
+        wanted = (config.num_ws, self.most_filters(), config.w_dim)
+        if ws.shape != wanted:
+            raise ValueError(f"latents of w++ must be {list(wanted)}, got {list(ws.shape)}")
+        return {name: layer.affine(ws[i, : layer.bias.shape[0]]) for name, layer, i in self._layers()}
+
     def noise_shapes(self) -> dict[str, tuple[int, int]]:
         """Returns the shape of every noise map, `{"b4/conv1": (4, 4), ...}`; empty for a network without noise."""
         return {name: layer.noise_const.shape for name, layer in self._noisy().items()}
@@ -173,7 +195,8 @@ class Synthesis(nnx.Module):
 
         Args:
             ws: `[n, num_ws, w_dim]`; may be None where `styles` are complete.
-            styles: `{"b8/conv0": [n, in], ...}`, used in place of the affine of `ws`.
+            styles: `{"b8/conv0": [n, in], ...}`, used in place of the affine of `ws`; `[n, out, in]` has a style for
+                every output filter.
             noise: see `noise_maps`.
             features: replacements `[n, r, r, c]`, or functions of the map replaced, by the layer that the map enters:
                 "b4/conv1" (the constant), "b16" (entering block 16), "b16/conv1" (inside it), "b16/torgb" (its output).

@@ -227,18 +227,20 @@ class SynthesisInput(nnx.Module):
         self.affine.bias[...] = jnp.asarray([1.0, 0.0, 0.0, 0.0])
         self.size, self.rate, self.bandwidth = shape.in_size, shape.in_rate, shape.in_cutoff
 
-    def _coordinates(self, w: Array) -> Array:
+    def _coordinates(self, w: Array, transform: Array | None) -> Array:
         """Returns the matrix `[n, 3, 3]` from image coordinates to those of the features."""
+        transform = self.transform[...].astype(w.dtype)[None] if transform is None else transform
         t = self.affine(w)
         t = t / jnp.linalg.norm(t[:, :2], axis=1, keepdims=True)
         zero, one = jnp.zeros_like(t[:, 0]), jnp.ones_like(t[:, 0])
         c, s, x, y = t.T
         rotation = jnp.stack([c, -s, zero, s, c, zero, zero, zero, one], axis=1).reshape(-1, 3, 3)
         shift = jnp.stack([one, zero, -x, zero, one, -y, zero, zero, one], axis=1).reshape(-1, 3, 3)
-        return jnp.matmul(rotation, shift, precision="highest") @ self.transform[...].astype(w.dtype)[None]
+        return jnp.matmul(rotation, shift, precision="highest") @ transform
 
-    def __call__(self, w: Array) -> Array:
-        matrix, freqs = self._coordinates(w), self.freqs[...].astype(w.dtype)
+    def __call__(self, w: Array, transform: Array | None = None) -> Array:
+        """Returns the features; `transform` `[n, 3, 3]` takes the place of the stored one."""
+        matrix, freqs = self._coordinates(w, transform), self.freqs[...].astype(w.dtype)
         phases = self.phases[...].astype(w.dtype)[None, :] + jnp.einsum("ck,nk->nc", freqs, matrix[:, :2, 2])
         freqs = jnp.einsum("ck,nkl->ncl", freqs, matrix[:, :2, :2])
         # Frequencies that a scaling transform moves beyond the band fade out, those beyond half the rate are gone.
@@ -319,13 +321,19 @@ class Synthesis(nnx.Module):
         return {}
 
     def forward(
-        self, ws: Array, *, noise: str | Array | Mapping[str, Array] = "const"
+        self,
+        ws: Array,
+        *,
+        noise: str | Array | Mapping[str, Array] = "const",
+        transform: Array | None = None,
     ) -> tuple[Array, dict[str, Array]]:
         """Returns images and the feature maps met on the way.
 
         Args:
             ws: `[n, num_ws, w_dim]`.
             noise: has no effect; taken, so that StyleGAN2 and 3 are called alike. A dictionary must be empty.
+            transform: of the input's coordinates, `[n, 3, 3]`, in place of the stored one: the image moves by its
+                inverse.
 
         Returns:
             Images `[n, r, r, channels]`, and the output of "input" and of every layer, `{"L0_36_512": map}`.
@@ -338,7 +346,7 @@ class Synthesis(nnx.Module):
             raise ValueError(f"ws must be [n, {config.num_ws}, {config.w_dim}], got {list(ws.shape)}")
         if isinstance(noise, Mapping) and noise:
             raise ValueError(f"no noise input at {', '.join(sorted(noise))}; StyleGAN3 has none")
-        maps = {"input": self.input(ws[:, 0])}
+        maps = {"input": self.input(ws[:, 0], transform)}
         x = maps["input"]
         for i, name in enumerate(self.layer_names):
             layer = getattr(self, name)
@@ -347,9 +355,15 @@ class Synthesis(nnx.Module):
             maps[name] = x
         return x.astype(ws.dtype) * config.output_scale, maps
 
-    def __call__(self, ws: Array, *, noise: str | Array | Mapping[str, Array] = "const") -> Array:
+    def __call__(
+        self,
+        ws: Array,
+        *,
+        noise: str | Array | Mapping[str, Array] = "const",
+        transform: Array | None = None,
+    ) -> Array:
         """Returns images `[n, r, r, channels]`; the arguments are those of `forward`."""
-        return self.forward(ws, noise=noise)[0]
+        return self.forward(ws, noise=noise, transform=transform)[0]
 
 
 class Generator(generator.StyleGenerator):

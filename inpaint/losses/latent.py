@@ -39,3 +39,31 @@ def style_spread(ws: Array) -> Array:
     squares = jnp.sum(jnp.square(ws[1:] - ws[:1]), axis=-1)
     apart = squares > 0
     return jnp.mean(jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)) if len(ws) > 1 else jnp.zeros(())
+
+
+def _pairs(ws: Array) -> tuple[Array, Array]:
+    return ws[:, None, :], ws[None, :, :]
+
+
+def cosine_spread(ws: Array) -> Array:
+    """Returns `mean_ij |1 - cos(w_i, w_j)|` over all pairs of layers of `ws` `[num_ws, w_dim]`.
+
+    Marinescu et al. 2020, "Bayesian Image Reconstruction using Deep Generative Models"; 0 for equal latents.
+    """
+    unit = ws / jnp.sqrt(jnp.sum(jnp.square(ws), axis=1, keepdims=True) + jnp.finfo(ws.dtype).tiny)
+    return jnp.mean(jnp.abs(1 - unit @ unit.T))
+
+
+def geocross(ws: Array) -> Array:
+    """Returns the mean squared angle between all pairs of layers of `ws` `[num_ws, w_dim]`, times `w_dim / 8`.
+
+    `mean_ij (2 atan2(|w_i - w_j|, |w_i + w_j|))^2 w_dim / 8`, exact for latents of one length (Menon et al. 2020,
+    "PULSE", published code); 0 for equal latents, where its gradient is taken as 0.
+    """
+    one, other = _pairs(ws)
+    apart = jnp.sum(jnp.square(one - other), axis=-1)
+    differ = apart > 0
+    length = jnp.sqrt(jnp.where(differ, apart, 1))
+    together = jnp.sqrt(jnp.where(differ, jnp.sum(jnp.square(one + other), axis=-1), 1))
+    angle = jnp.where(differ, 2 * jnp.arctan2(length, together), 0)
+    return jnp.mean(jnp.square(angle)) * (ws.shape[1] / 8)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distances in the features of a network, for images of which only a part is known.
 
-Networks look at whole images, so something must stand in the hole of both. Three practices are known:
+Networks look at whole images, so something must stand in the hole of both. These practices are known:
 
 - `zero`: 0 in both (Zhu et al. 2020, "In-domain GAN inversion"; Daras et al. 2021, "ILO", its mask option);
+- `white`: white in both (Marinescu et al. 2020, "BRGM");
 - `fill`: the prediction's own pixels in the target (Daras et al. 2021);
 - `noise`: the same noise in both (Poirier-Ginter and Lalonde 2023, "Robust Unsupervised StyleGAN Image Restoration").
 
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-PRACTICES = ("fill", "zero", "noise")
+PRACTICES = ("fill", "zero", "white", "noise")
 
 
 def masked_pair(prediction: Array, target: Array, known: Array, *, practice: str = "fill") -> tuple[Array, Array]:
@@ -37,6 +38,8 @@ def masked_pair(prediction: Array, target: Array, known: Array, *, practice: str
         return prediction, weight * target + (1 - weight) * prediction
     if practice == "zero":
         filling = jnp.zeros_like(prediction)
+    elif practice == "white":
+        filling = jnp.ones_like(prediction)
     elif practice == "noise":
         # Always the same noise, so that an objective is a function of its variable alone.
         noise = jax.random.normal(jax.random.key(0), prediction.shape, prediction.dtype)
@@ -52,6 +55,15 @@ def adversarial(discriminator: Callable[[Array], Array], image: Array) -> Array:
     `-log D` of Yeh et al. 2017, equation 5, for a D that returns logits, which never becomes infinite.
     """
     return jax.nn.softplus(-discriminator(image[None])[0])
+
+
+def saturating_adversarial(discriminator: Callable[[Array], Array], image: Array) -> Array:
+    """Returns `-softplus(D(image))`, which is `log(1 - sigmoid(D(image)))` for a D that returns logits.
+
+    The prior of Filipovski et al. in a form that is never infinite; its gradient vanishes where the
+    discriminator is sure that the image is made.
+    """
+    return -jax.nn.softplus(discriminator(image[None])[0])
 
 
 def discriminator_distance(features: Callable[[Array], dict[str, Array]], prediction: Array, target: Array) -> Array:

@@ -16,6 +16,19 @@ from inpaint.search import loop, memory
 from inpaint.search.method import Method
 from inpaint.search.result import Progress, Watched
 from inpaint.search.saved import DamagedStateError, SavedSearch, digest
+from stylegan_jax.latents import Variable
+
+
+class Begun(NamedTuple):
+    """Where all lanes begin, `[images * per_image, ...]`: variables, labels, and the data of their keys."""
+
+    v: Variable
+    c: Array | None
+    key: Array
+
+    def take(self, index: np.ndarray) -> Variable:
+        """Returns the variables of the lanes `index`."""
+        return jax.tree.map(lambda x: x[index], self.v)
 
 
 class Chunks:
@@ -32,26 +45,27 @@ class Chunks:
         """From now on `size` lanes run at once, rounded up to a multiple of the devices."""
         self.size = memory.dealt(size, devices=self.devices)
 
-    def lanes(self, index: np.ndarray, c: Array | None) -> loop.Lanes:
-        """Returns problems, labels (of all lanes, `[images * per_image, ...]`) and guesses of the lanes `index`."""
+    def lanes(self, index: np.ndarray, begun: Begun) -> loop.Lanes:
+        """Returns what belongs to the lanes `index` and does not change; `begun` is of all lanes."""
         image = jnp.asarray(index // self.per_image)
         return loop.Lanes(
             jax.tree.map(lambda x: x[image], self.problem),
-            None if c is None else c[index],
+            None if begun.c is None else begun.c[index],
+            begun.key[index],
             None if self.guess is None else self.guess[image],
         )
 
-    def describe(self, v: Array, c: Array | None, context: loop.Frozen, method: Method, steps_per_call: int) -> str:
+    def describe(self, begun: Begun, context: loop.Frozen, method: Method, steps_per_call: int) -> str:
         """Returns a sha256 of the search: what the method does to one lane, as compiled, and all arrays that it begins
-        with; `v` and `c` are those of all lanes."""
-        arrays = digest(self.problem, v, c, self.guess, context.arrays)
+        with; `begun` is of all lanes."""
+        arrays = digest(self.problem, begun, self.guess, context.arrays)
         found = hashlib.sha256(f"{arrays} {method.name} {steps_per_call}".encode())
-        index, space = np.zeros(1, int), method.phases[0].space
+        index, before = np.zeros(1, int), method.phases[0]
         # On however many devices, it is the same search.
-        lanes, v, context = self.lanes(index, c), v[index], context._replace(mesh=None, device=None)
+        lanes, v, context = self.lanes(index, begun), begun.take(index), context._replace(mesh=None, device=None)
         for phase in method.phases:
-            lift = functools.partial(loop.lift, context=context, source=space, target=phase.space)
-            v, space = jax.eval_shape(lift, v, lanes), phase.space
+            lift = functools.partial(loop.lift, context=context, source=before, target=phase)
+            v, before = jax.eval_shape(lift, v, lanes), phase
             begin = functools.partial(loop.begin_phase, context=context, phase=phase)
             starts = jax.eval_shape(begin, v, jax.ShapeDtypeStruct((1,), bool))
             found.update(f"{phase.space.name} {phase.steps} {loop.step_text(starts, lanes, context, phase)}".encode())
@@ -106,19 +120,19 @@ class Told(NamedTuple):
     watch_every: int = 1
 
 
-def fit_chunk(chunks: Chunks, v: Array, c: Array | None, context: loop.Frozen, method: Method, *, steps: int) -> None:
+def fit_chunk(chunks: Chunks, begun: Begun, context: loop.Frozen, method: Method, *, steps: int) -> None:
     """Makes chunks as small as memory asks: what the compiled step of the last phase says that it takes is held
     against what a device has.
 
     Args:
         chunks: of the search.
-        v: variables of all lanes, `[images * per_image, ...]`; c: their labels.
+        begun: where all lanes begin.
         context, method: of the search.
         steps: in one device call.
     """
     while True:
         try:
-            needed, device = _needed(chunks, v, c, context, method, steps)
+            needed, device = _needed(chunks, begun, context, method, steps)
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             chunks.halve(error)
             continue
@@ -127,24 +141,21 @@ def fit_chunk(chunks: Chunks, v: Array, c: Array | None, context: loop.Frozen, m
         return
 
 
-def _needed(
-    chunks: Chunks, v: Array, c: Array | None, context: loop.Frozen, method: Method, steps: int
-) -> tuple[int, jax.Device]:
+def _needed(chunks: Chunks, begun: Begun, context: loop.Frozen, method: Method, steps: int) -> tuple[int, jax.Device]:
     """Returns the bytes that a step takes on each device, and one of the devices."""
     phase, first = method.phases[-1], method.phases[0]
     index = np.minimum(np.arange(chunks.size), chunks.images * chunks.per_image - 1)
-    lanes = context.place(chunks.lanes(index, c))
-    lifted = loop.lift(context.place(v[index]), lanes, context, source=first.space, target=phase.space)
+    lanes = context.place(chunks.lanes(index, begun))
+    lifted = loop.lift(context.place(begun.take(index)), lanes, context, source=first, target=phase)
     starts = loop.begin_phase(lifted, context.place(jnp.zeros(len(index), bool)), context, phase)
     needed = loop.step_bytes(starts, lanes, context, phase, steps=min(steps, phase.steps))
     # Not by pop: the set is the array's own.
-    return needed, next(iter(starts.v.devices()))
+    return needed, next(iter(starts.frozen.devices()))
 
 
 def search(
     chunks: Chunks,
-    v: Array,
-    c: Array | None,
+    begun: Begun,
     context: loop.Frozen,
     method: Method,
     *,
@@ -156,7 +167,7 @@ def search(
 
     Args:
         chunks: of the search.
-        v: variables of all lanes, `[images * per_image, ...]`; c: their labels.
+        begun: where all lanes begin.
         context, method: of the search.
         steps_per_call: in one device call.
         told: whom to tell.
@@ -174,10 +185,10 @@ def search(
                     best = float(np.nanmin(np.asarray(losses)[:real], initial=np.inf))
                     told.progress(Progress(first * method.steps + step * real, total, best))
 
-            chunk = _Chunk(context.place(chunks.lanes(index, c)), context, method, first, saved)
+            chunk = _Chunk(context.place(chunks.lanes(index, begun)), context, method, first, saved)
             watch = None if told.watch is None else functools.partial(_look, told, chunks, index[:real])
             found = chunk.run(
-                context.place(v[index]),
+                context.place(begun.take(index)),
                 steps_per_call=steps_per_call,
                 report=report,
                 watch=watch,
@@ -210,7 +221,7 @@ class _Chunk(NamedTuple):
 
     def run(
         self,
-        v: Array,
+        v: Variable,
         *,
         steps_per_call: int,
         report: Callable[[int, Array], None],
@@ -218,7 +229,7 @@ class _Chunk(NamedTuple):
         watch_every: int,
     ) -> dict[str, Any]:
         """Returns what the lanes found from `v` on; `report` and `watch` are told steps of all phases."""
-        resumed = None if self.saved is None else self.saved.running(self.first, size=v.shape[0])
+        resumed = None if self.saved is None else self.saved.running(self.first, size=self.size)
         options = dict(steps_per_call=steps_per_call, report=report, watch=watch, watch_every=watch_every)
         try:
             return self._run(v, resumed, **options)
@@ -228,7 +239,7 @@ class _Chunk(NamedTuple):
 
     def _run(
         self,
-        v: Array,
+        v: Variable,
         resumed: tuple[int, int] | None,
         *,
         steps_per_call: int,
@@ -237,12 +248,12 @@ class _Chunk(NamedTuple):
         watch_every: int,
     ) -> dict[str, Any]:
         lanes, context, phases = self.lanes, self.context, self.method.phases
-        frozen, traces, space = context.place(jnp.zeros(v.shape[0], bool)), [], phases[0].space
+        frozen, traces, last = context.place(jnp.zeros(self.size, bool)), [], phases[0]
         before, shown, reported = 0, 0, 0
         if watch and resumed is None:
-            watch(0, loop.to_ws(v, lanes, context, space))
+            watch(0, loop.to_ws(v, lanes, context, last))
         for number, phase in enumerate(phases):
-            v, space = loop.lift(v, lanes, context, source=space, target=phase.space), phase.space
+            v, last = loop.lift(v, lanes, context, source=last, target=phase), phase
             done = 0
             if resumed is not None and number < resumed[0]:
                 before += phase.steps
@@ -264,7 +275,7 @@ class _Chunk(NamedTuple):
                     report(step, losses[-1])
                 if watch and (step // watch_every > shown or step == self.method.steps):
                     shown = step // watch_every
-                    watch(step, loop.to_ws(starts.v, lanes, context, phase.space))
+                    watch(step, loop.to_ws(starts.v, lanes, context, phase))
                 if self.saved is not None:
                     self.saved.save_running(self.first, number, done, starts, traces)
 
@@ -274,10 +285,14 @@ class _Chunk(NamedTuple):
             before += phase.steps
         return self._found(v, frozen, jnp.concatenate(traces).T)
 
-    def _found(self, v: Array, frozen: Array, traces: Array) -> dict[str, Any]:
+    @property
+    def size(self) -> int:
+        """How many lanes run."""
+        return self.lanes.key.shape[0]
+
+    def _found(self, v: Variable, frozen: Array, traces: Array) -> dict[str, Any]:
         final = loop.evaluate(v, self.lanes, self.context, self.method.phases[-1])
-        return {
-            "ws": final.ws,
+        return ({} if final.ws is None else {"ws": final.ws}) | {
             "variables": v,
             "raw": final.image,
             "scores": jnp.where(jnp.isfinite(final.total), final.total, jnp.inf),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where starts begin.
 
-An initialisation has `candidates(starts)`, how many latents to draw for one image, and `draw(key, context, space, c)`,
-the variable of one of them. Where it draws more than there are starts, the search keeps those that the last phase's
-objective scores lowest.
+An initialisation has `candidates(starts)`, how many latents to draw for one image, and `draw(host, context, space)`,
+the variable of one of them, drawn with the key of `host`. Where it draws more than there are starts, the search keeps
+those that the last phase's objective scores lowest.
 """
 
 import dataclasses
@@ -11,10 +11,11 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from inpaint.objective import Context
 from stylegan_jax import latents
+from stylegan_jax.joint import Joint
+from stylegan_jax.latents import Host, Space, Variable
 
 
 class Initialisation(Protocol):
@@ -23,8 +24,13 @@ class Initialisation(Protocol):
     def candidates(self, starts: int) -> int:
         """Returns how many variables are drawn for one image."""
 
-    def draw(self, key: Array, context: Context, space: latents.Space, c: Array | None) -> Array:
-        """Returns one variable of `space` for the label `c` `[c_dim]` (or None)."""
+    def draw(self, host: Host, context: Context, space: Space) -> Variable:
+        """Returns one variable of `space`."""
+
+
+def base(space: Space) -> Space:
+    """Returns the space of the latents alone."""
+    return space.base if isinstance(space, Joint) else space
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,31 +42,49 @@ class Mean:
     def candidates(self, starts: int) -> int:
         return starts
 
-    def draw(self, key: Array, context: Context, space: latents.Space, c: Array | None) -> Array:
-        config, mean = context.generator.config, context.w_mean
-        if space is latents.Z:
-            return self.jitter * jax.random.normal(key, (config.z_dim,), mean.dtype)
+    def draw(self, host: Host, context: Context, space: Space) -> Variable:
+        if space.is_normal:
+            return jax.tree.map(lambda x: self.jitter * x, space.draw(host))
+        mean = context.w_mean
         spread = jnp.linalg.pinv(context.w_whitening) if self.jitter else jnp.zeros_like(context.w_whitening)
-        w = mean + self.jitter * (jax.random.normal(key, mean.shape, mean.dtype) @ spread)
-        return latents.lift(context.generator, w, source=latents.W, target=space)
+        w = mean + self.jitter * (jax.random.normal(host.key, mean.shape, mean.dtype) @ spread)
+        return latents.lift(host, w, source=latents.W, target=space)
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomMapping:
-    """Every start begins at `mapping(z)` of its own normal `z`, pulled to the mean of W by `truncation_psi`."""
+    """Every start begins at `mapping(z)` of its own normal `z`, pulled to the mean of W by `truncation_psi`; in spaces
+    of normal latents and of heads, at a draw of the space itself."""
 
     truncation_psi: float = 1.0
 
     def candidates(self, starts: int) -> int:
         return starts
 
-    def draw(self, key: Array, context: Context, space: latents.Space, c: Array | None) -> Array:
-        generator, mean = context.generator, context.w_mean
-        z = jax.random.normal(key, (generator.config.z_dim,), mean.dtype)
-        if space is latents.Z:
-            return z
-        w = latents.lift(generator, z, source=latents.Z, target=latents.W, c=c)
-        return latents.lift(generator, mean + self.truncation_psi * (w - mean), source=latents.W, target=space)
+    def draw(self, host: Host, context: Context, space: Space) -> Variable:
+        if space.is_normal:
+            return space.draw(host)
+        mean, z = context.w_mean, latents.Z.draw(host)
+        w = latents.lift(host, z, source=latents.Z, target=latents.W)
+        return latents.lift(host, mean + self.truncation_psi * (w - mean), source=latents.W, target=space)
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """Every start begins at a latent drawn uniformly from `[low, high)`, in a space of normal latents (Yeh et al.
+    2017)."""
+
+    low: float = -1.0
+    high: float = 1.0
+
+    def candidates(self, starts: int) -> int:
+        return starts
+
+    def draw(self, host: Host, context: Context, space: Space) -> Variable:
+        if space not in (latents.Z, latents.ZPLUS, latents.PPLUS):
+            raise ValueError(f"uniform latents are drawn in z, z+ or p+, not in {space.name}")
+        like = space.draw(host)
+        return jax.random.uniform(host.key, like.shape, like.dtype, self.low, self.high)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +97,8 @@ class Prescreened:
     def candidates(self, starts: int) -> int:
         return max(self.pool, starts)
 
-    def draw(self, key: Array, context: Context, space: latents.Space, c: Array | None) -> Array:
-        return RandomMapping(self.truncation_psi).draw(key, context, space, c)
+    def draw(self, host: Host, context: Context, space: Space) -> Variable:
+        return RandomMapping(self.truncation_psi).draw(host, context, space)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,20 +111,22 @@ class Encoded:
     def candidates(self, starts: int) -> int:
         return starts
 
-    def draw(self, key: Array, context: Context, space: latents.Space, c: Array | None) -> Array:
+    def draw(self, host: Host, context: Context, space: Space) -> Variable:
         if context.guess is None:
             raise ValueError("the generator has no encoder to begin with; train one with `python -m inpaint train`")
-        if space is latents.Z:
+        if space.is_normal:
             raise ValueError(
-                "what an encoder or a file gives lies in W+, and a search in Z cannot begin there; choose another "
-                "initialisation (prescreen, random, mean)"
+                f"what an encoder or a file gives lies in W+, and a search in {space.name} cannot begin there; choose "
+                "another initialisation (prescreen, random, mean)"
             )
-        offset_key, size_key = jax.random.split(key)
+        offset_key, size_key = jax.random.split(host.key)
         mean = context.w_mean
         offset = jax.random.normal(offset_key, mean.shape, mean.dtype) @ jnp.linalg.pinv(context.w_whitening)
         size = self.jitter * jax.random.uniform(size_key, dtype=mean.dtype)
         ws = context.guess + size * offset[None, :]
-        return ws.mean(0) if space is latents.W else ws
+        if base(space) == latents.W:
+            return latents.lift(host, ws.mean(0), source=latents.W, target=space)
+        return latents.lift(host, ws, source=latents.WPLUS, target=space)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,18 +25,23 @@ from inpaint.objective import Candidate, Context
 from inpaint.problem import Problem
 from inpaint.search.method import Phase
 from stylegan_jax import classifiers, latents
+from stylegan_jax.latents import Variable
 
 STARTS = "starts"  # the one axis of a mesh of devices
 DEALT = P(STARTS)
+_AFTERWARDS = 2**31 - 1  # in place of a step's number, in the key of what is drawn after the last one
 
 
 class Start(NamedTuple):
     """What one start carries from step to step."""
 
-    v: Array
-    finite_v: Array  # the latest variable at which objective and gradient were finite
+    v: Variable
+    finite_v: Variable  # the latest variable at which objective and gradient were finite
     optimizer_state: Any
     frozen: Array  # bool
+    step: Array  # int32, steps of the phase so far
+    stopped: Array  # bool: the phase's `stop` held
+    best: tuple[Array, Variable] | None = None  # lowest objective and its variable, where the phase keeps the best
 
 
 class Lanes(NamedTuple):
@@ -44,6 +49,7 @@ class Lanes(NamedTuple):
 
     problem: Problem
     c: Array | None
+    key: Array  # [starts, 2], the data of a key for whatever a step draws
     guess: Array | None = None  # [starts, num_ws, w_dim], of an encoder
 
 
@@ -83,7 +89,7 @@ class Evaluation(NamedTuple):
 
     total: Array
     shares: dict[str, Array]
-    ws: Array
+    ws: Array | None
     image: Array
 
 
@@ -113,29 +119,56 @@ def merge_context(graph: Any, arrays: tuple[Any, Context]) -> Context:
     return arrays[1]._replace(generator=generator, networks=networks)
 
 
-def _evaluate_one(v: Array, lane: Lanes, context: Context, phase: Phase) -> Evaluation:
+def host(context: Context, c: Array | None, key: Array, phase: Phase) -> latents.Host:
+    """Returns what a variable of the phase's space is read with."""
+    p_space = None if context.p_space is None else (context.p_space.mean, context.p_space.deviation)
+    return latents.Host(context.generator, c, key, p_space, phase.noise)
+
+
+def _evaluate_one(v: Variable, lane: Lanes, context: Context, phase: Phase, step: Array | None) -> Evaluation:
+    """Evaluates the objective as it is at `step`, or, for None, after the last one: with nothing shaken, and with draws
+    that are always the same."""
     context = context._replace(guess=lane.guess)
-    ws = phase.space.to_ws(context.generator, v, lane.c)
-    image = context.generator.synthesis(ws[None], noise=phase.noise)[0]
-    total, shares = objective.evaluate(phase.terms, Candidate(ws, image), lane.problem, context)
-    return Evaluation(total, shares, ws, image)
+    key = jax.random.fold_in(jax.random.wrap_key_data(lane.key), _AFTERWARDS if step is None else step)
+    space_key, noise_key, term_key, shake_key = jax.random.split(key, 4)
+    inputs = phase.space.to_inputs(host(context, lane.c, space_key, phase), v)
+    if step is not None and phase.shake is not None and inputs.ws is not None:
+        inputs = inputs._replace(ws=phase.shake(shake_key, inputs.ws, context, step / phase.steps))
+    image = latents.render(context.generator, inputs, noise=phase.noise, key=noise_key)
+    candidate = Candidate(inputs.ws, image, inputs, term_key)
+    total, shares = objective.evaluate(phase.terms, candidate, lane.problem, context)
+    return Evaluation(total, shares, inputs.ws, image)
 
 
 def _step_one(start: Start, lane: Lanes, context: Context, phase: Phase):
-    def loss(v: Array) -> tuple[Array, dict[str, Array]]:
-        found = _evaluate_one(v, lane, context, phase)
+    def loss(v: Variable) -> tuple[Array, dict[str, Array]]:
+        found = _evaluate_one(v, lane, context, phase, start.step)
         return found.total, found.shares
 
     (total, shares), gradient = jax.value_and_grad(loss, has_aux=True)(start.v)
     updates, optimizer_state = phase.optimizer.update(gradient, start.optimizer_state, start.v)
     updated = optax.apply_updates(start.v, updates)
-    frozen = start.frozen | ~(jnp.isfinite(total) & jnp.isfinite(gradient).all())
-    keep = functools.partial(jnp.where, frozen)
+    finite = jnp.stack([jnp.isfinite(total), *(jnp.isfinite(x).all() for x in jax.tree.leaves(gradient))]).all()
+    frozen = start.frozen | ~finite
+    stopped = start.stopped if phase.stop is None else start.stopped | phase.stop(shares)
+
+    def choose(held: Variable, present: Variable, moved: Variable) -> Variable:
+        if phase.stop is not None:
+            moved = jax.tree.map(functools.partial(jnp.where, stopped), present, moved)
+        return jax.tree.map(functools.partial(jnp.where, frozen), held, moved)
+
+    best = start.best
+    if best is not None:
+        better = ~frozen & ~start.stopped & (total < best[0])
+        best = jax.tree.map(functools.partial(jnp.where, better), (total, start.v), best)
     start = Start(
-        v=keep(start.finite_v, updated),
-        finite_v=keep(start.finite_v, start.v),
-        optimizer_state=jax.tree.map(keep, start.optimizer_state, optimizer_state),
+        v=choose(start.finite_v, start.v, updated),
+        finite_v=choose(start.finite_v, start.v, start.v),
+        optimizer_state=choose(start.optimizer_state, start.optimizer_state, optimizer_state),
         frozen=frozen,
+        step=start.step + 1,
+        stopped=stopped,
+        best=best,
     )
     return start, (total, shares)
 
@@ -154,10 +187,10 @@ def _advance(starts: Start, lanes: Lanes, arrays: Any, *, graph: Any, mesh: Mesh
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "mesh", "phase"))
-def _evaluate(v: Array, lanes: Lanes, arrays: Any, *, graph: Any, mesh: Mesh | None, phase: Phase) -> Evaluation:
-    def run(v: Array, lanes: Lanes, arrays: Any) -> Evaluation:
+def _evaluate(v: Variable, lanes: Lanes, arrays: Any, *, graph: Any, mesh: Mesh | None, phase: Phase) -> Evaluation:
+    def run(v: Variable, lanes: Lanes, arrays: Any) -> Evaluation:
         context = merge_context(graph, arrays)
-        return jax.vmap(lambda v, lane: _evaluate_one(v, lane, context, phase))(v, lanes)
+        return jax.vmap(lambda v, lane: _evaluate_one(v, lane, context, phase, None))(v, lanes)
 
     return _dealt(run, mesh)(v, lanes, arrays)
 
@@ -182,45 +215,52 @@ def attribute_probability(images: Array, lanes: Lanes, context: Frozen, attribut
 
 @functools.partial(jax.jit, static_argnames=("graph", "mesh", "source", "target"))
 def _lift(
-    v: Array,
-    c: Array | None,
-    arrays: Any,
-    *,
-    graph: Any,
-    mesh: Mesh | None,
-    source: latents.Space,
-    target: latents.Space,
-) -> Array:
-    def run(v: Array, c: Array | None, arrays: Any) -> Array:
-        generator = merge_context(graph, arrays).generator
-        return jax.vmap(lambda v, c: latents.lift(generator, v, source=source, target=target, c=c))(v, c)
+    v: Variable, lanes: Lanes, arrays: Any, *, graph: Any, mesh: Mesh | None, source: Phase, target: Phase
+) -> Variable:
+    def run(v: Variable, lanes: Lanes, arrays: Any) -> Variable:
+        context = merge_context(graph, arrays)
 
-    return _dealt(run, mesh)(v, c, arrays)
+        def one(v: Variable, lane: Lanes) -> Variable:
+            key = jax.random.fold_in(jax.random.wrap_key_data(lane.key), _AFTERWARDS)
+            # What draws its latents hands over those of its final render.
+            found = host(context, lane.c, jax.random.split(key, 4)[0], target)
+            return latents.lift(found, v, source=source.space, target=target.space)
 
+        return jax.vmap(one)(v, lanes)
 
-@functools.partial(jax.jit, static_argnames=("graph", "mesh", "space"))
-def _to_ws(v: Array, c: Array | None, arrays: Any, *, graph: Any, mesh: Mesh | None, space: latents.Space) -> Array:
-    def run(v: Array, c: Array | None, arrays: Any) -> Array:
-        generator = merge_context(graph, arrays).generator
-        return jax.vmap(lambda v, c: space.to_ws(generator, v, c))(v, c)
-
-    return _dealt(run, mesh)(v, c, arrays)
+    return _dealt(run, mesh)(v, lanes, arrays)
 
 
-def to_ws(v: Array, lanes: Lanes, context: Frozen, space: latents.Space) -> Array:
-    """Returns the latents `[starts, num_ws, w_dim]` of variables `[starts, ...]` in `space`."""
-    return _to_ws(v, lanes.c, context.arrays, graph=context.graph, mesh=context.mesh, space=space)
+@functools.partial(jax.jit, static_argnames=("graph", "mesh", "phase"))
+def _to_ws(v: Variable, lanes: Lanes, arrays: Any, *, graph: Any, mesh: Mesh | None, phase: Phase) -> Array | None:
+    def run(v: Variable, lanes: Lanes, arrays: Any) -> Array | None:
+        context = merge_context(graph, arrays)
+
+        def one(v: Variable, lane: Lanes) -> Array | None:
+            key = jax.random.fold_in(jax.random.wrap_key_data(lane.key), _AFTERWARDS)
+            found = host(context, lane.c, jax.random.split(key, 4)[0], phase)
+            return phase.space.to_inputs(found, v).ws
+
+        return jax.vmap(one)(v, lanes)
+
+    return _dealt(run, mesh)(v, lanes, arrays)
 
 
-def evaluate(v: Array, lanes: Lanes, context: Frozen, phase: Phase) -> Evaluation:
+def to_ws(v: Variable, lanes: Lanes, context: Frozen, phase: Phase) -> Array | None:
+    """Returns the latents `[starts, num_ws, w_dim]` of variables `[starts, ...]`; None where a space has none."""
+    return _to_ws(v, lanes, context.arrays, graph=context.graph, mesh=context.mesh, phase=phase)
+
+
+def evaluate(v: Variable, lanes: Lanes, context: Frozen, phase: Phase) -> Evaluation:
     """Returns objective, shares, latents and renders of `phase` at every variable, `[starts, ...]`."""
     return _evaluate(v, lanes, context.arrays, graph=context.graph, mesh=context.mesh, phase=phase)
 
 
-def lift(v: Array, lanes: Lanes, context: Frozen, *, source: latents.Space, target: latents.Space) -> Array:
-    """Returns every variable `[starts, ...]` lifted from `source` to `target`."""
-    static = dict(graph=context.graph, mesh=context.mesh)
-    return _lift(v, lanes.c, context.arrays, **static, source=source, target=target)
+def lift(v: Variable, lanes: Lanes, context: Frozen, *, source: Phase, target: Phase) -> Variable:
+    """Returns every variable `[starts, ...]` lifted from the space of one phase to that of another."""
+    if source.space == target.space:
+        return v
+    return _lift(v, lanes, context.arrays, graph=context.graph, mesh=context.mesh, source=source, target=target)
 
 
 # Compiled steps, most recent last: asking one for its memory and running it must not compile it twice.
@@ -262,7 +302,7 @@ def step_bytes(starts: Start, lanes: Lanes, context: Frozen, phase: Phase, *, st
     return arguments + found.temp_size_in_bytes
 
 
-def begin_phase(v: Array, frozen: Array, context: Frozen, phase: Phase) -> Start:
+def begin_phase(v: Variable, frozen: Array, context: Frozen, phase: Phase) -> Start:
     """Returns starts at the variables `v` `[starts, ...]` before the first step of a phase.
 
     Args:
@@ -272,8 +312,15 @@ def begin_phase(v: Array, frozen: Array, context: Frozen, phase: Phase) -> Start
         phase: what will be done.
     """
     # Steps consume their starts, so nothing of them may be the caller's.
-    v, frozen = jnp.copy(v), jnp.copy(frozen)
-    return context.place(Start(v, jnp.copy(v), jax.vmap(phase.optimizer.init)(v), frozen))
+    copied = functools.partial(jax.tree.map, jnp.copy)
+    v, frozen = copied(v), jnp.copy(frozen)
+    step, stopped = jnp.zeros(frozen.shape, jnp.int32), jnp.zeros(frozen.shape, bool)
+    best = None
+    if phase.keep == "best":
+        best = jnp.full(frozen.shape, jnp.inf, jax.tree.leaves(v)[0].dtype), copied(v)
+    optimizer_state = jax.vmap(phase.optimizer.init)(v)
+    # An optimiser may hold the variable it began with.
+    return context.place(Start(v, copied(v), copied(optimizer_state), frozen, step, stopped, best))
 
 
 def run_phase(
@@ -285,7 +332,7 @@ def run_phase(
     done: int = 0,
     steps_per_call: int,
     after_call: Callable[[int, Start, Array], None],
-) -> tuple[Array, Array]:
+) -> tuple[Variable, Array]:
     """Runs the rest of one phase on a chunk of starts.
 
     Args:
@@ -312,4 +359,4 @@ def run_phase(
     # The last update has not been evaluated yet. One more step does that: it makes the variable it came with the latest
     # finite one, or not.
     starts, _ = program(1)(starts, lanes, context.arrays)
-    return starts.finite_v, starts.frozen
+    return (starts.finite_v if starts.best is None else starts.best[1]), starts.frozen

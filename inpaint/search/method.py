@@ -3,22 +3,45 @@
 which restores without a search."""
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import optax
+from jax import Array
 
-from inpaint.objective import ATTRIBUTE, Term
+from inpaint.objective import ATTRIBUTE, Context, Term
 from inpaint.problem import Problem
 from inpaint.search.initialise import Encoded, Initialisation
 from stylegan_jax import latents
 
 
 @dataclasses.dataclass(frozen=True)
+class Below:
+    """Holds where a term's weighted share is at most `threshold`: for the `stop` of a phase."""
+
+    term: str
+    threshold: float
+
+    def __call__(self, shares: Mapping[str, Array]) -> Array:
+        return shares[self.term] <= self.threshold
+
+
+@dataclasses.dataclass(frozen=True)
 class Phase:
     """`steps` of `optimizer` on the variable of `space`, minimising the sum of `terms`.
 
-    `noise` is what the generator's noise inputs get, "const" (the stored maps) or "none".
+    Attributes:
+        space: of the variable.
+        steps: at least 1.
+        optimizer: any of optax; its updates may also put the variable back onto a set (`inpaint.search.transforms`).
+        terms: of the objective.
+        noise: what the generator's noise inputs get that are not searched: "const" (the stored maps), "none", or
+            "fresh" (drawn anew for every step).
+        keep: what the phase ends with, its "last" variable or its "best" (of the lowest objective met).
+        stop: `stop({term: weighted share}) -> bool`; a start for which it holds stays where it is. None: never.
+        shake: `shake(key, ws, context, t) -> ws` before rendering, t from 0 to 1 over the phase (not in the final
+            evaluation). None: not at all.
     """
 
     space: latents.Space
@@ -26,15 +49,22 @@ class Phase:
     optimizer: optax.GradientTransformation
     terms: tuple[Term, ...]
     noise: str = "const"
+    keep: str = "last"
+    stop: Callable[[Mapping[str, Array]], Array] | None = None
+    shake: Callable[[Array, Array, Context, Array], Array] | None = None
 
     def __post_init__(self):
         if self.steps < 1 or not self.terms:
             raise ValueError(f"a phase needs at least one step and one term, got {self.steps} and {len(self.terms)}")
-        if self.noise not in ("const", "none"):
-            raise ValueError(f'noise of a phase must be "const" or "none", got {self.noise!r}')
+        if self.noise not in ("const", "none", "fresh"):
+            raise ValueError(f'noise of a phase must be "const", "none" or "fresh", got {self.noise!r}')
+        if self.keep not in ("last", "best"):
+            raise ValueError(f'a phase keeps its "last" or its "best" variable, got {self.keep!r}')
         names = [term.name for term in self.terms]
         if len(set(names)) != len(names):
             raise ValueError(f"terms of a phase must have different names, got {', '.join(names)}")
+        if isinstance(self.stop, Below) and self.stop.term not in names:
+            raise ValueError(f"the phase stops by {self.stop.term}, which is no term of it: {', '.join(names)}")
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -51,9 +81,10 @@ class Method:
     initialisation: Initialisation
 
     def __post_init__(self):
-        ranks = [phase.space.rank for phase in self.phases]
-        if not ranks or ranks != sorted(ranks):
-            raise ValueError(f"phases must go from coarse to fine spaces, got {[p.space.name for p in self.phases]}")
+        if not self.phases:
+            raise ValueError("a method needs at least one phase")
+        for source, target in itertools.pairwise(phase.space for phase in self.phases):
+            latents.check_lift(source, target)
 
     @property
     def steps(self) -> int:
@@ -69,6 +100,7 @@ class Method:
     def needs(self) -> frozenset[str]:
         """Roles of what starts and objective look for beside the generator, see `inpaint.objective.ROLES`."""
         needs = {role for phase in self.phases for term in phase.terms for role in term.needs}
+        needs |= {role for phase in self.phases for role in phase.space.needs}
         return frozenset(needs | ({"guess"} if isinstance(self.initialisation, Encoded) else set()))
 
 

@@ -28,6 +28,7 @@ from inpaint.search.loop import Start
 from stylegan_jax import checkpoint, image_io
 
 SEARCH, RUNNING = "search.json", "running"
+_SEP = "|"  # between names in a stored part; names of layers hold slashes
 
 
 class DamagedStateError(Exception):
@@ -110,7 +111,7 @@ class SavedSearch:
         """Returns what the finished chunk found that began with lane `first`, or None where none can be read."""
         try:
             with np.load(self._part(first), allow_pickle=False) as arrays:
-                return {"attributes": {}} | traverse_util.unflatten_dict({n: arrays[n] for n in arrays.files}, sep="/")
+                return {"attributes": {}} | traverse_util.unflatten_dict({n: arrays[n] for n in arrays.files}, sep=_SEP)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return None
 
@@ -128,7 +129,7 @@ class SavedSearch:
     def _write_pending(self) -> None:
         self._write_facts()
         for first, found in self._pending.items():
-            flat = traverse_util.flatten_dict(found, sep="/")
+            flat = traverse_util.flatten_dict(found, sep=_SEP)
 
             def write(path: str, flat: dict[str, Any] = flat) -> None:
                 with open(path, "wb") as file:
@@ -159,7 +160,7 @@ class SavedSearch:
         Raises:
             DamagedStateError: where they cannot be read.
         """
-        traces = jnp.zeros((done, starts.v.shape[0]), starts.v.dtype)
+        traces = jnp.zeros((done, starts.frozen.shape[0]), jax.tree.leaves(starts.v)[0].dtype)
         try:
             return checkpoint.load_state(self.folder / RUNNING, (starts, traces))[0]
         except checkpoint.CheckpointError as error:
@@ -177,7 +178,7 @@ class SavedSearch:
         if not self._is_due():
             return
         self._write_pending()
-        facts = {"first": first, "size": starts.v.shape[0], "phase": phase, "done": done}
+        facts = {"first": first, "size": starts.frozen.shape[0], "phase": phase, "done": done}
         checkpoint.save_state(self.folder / RUNNING, (starts, jnp.concatenate(traces)), metadata=facts)
         self._saved = time.monotonic()
 

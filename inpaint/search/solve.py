@@ -13,16 +13,18 @@ from jax import Array
 
 import stylegan_jax as sg
 from inpaint import losses
-from inpaint.objective import ROLES, Context
+from inpaint.objective import ROLES, Context, PSpace
 from inpaint.problem import Problem
 from inpaint.search import chunks as _chunks
 from inpaint.search import loop, memory
-from inpaint.search.chunks import Chunks, Told
+from inpaint.search.chunks import Begun, Chunks, Told
 from inpaint.search.initialise import Given, Initialisation
-from inpaint.search.method import Fill, Method
+from inpaint.search.method import Fill, Method, Phase
 from inpaint.search.result import Progress, Result, Watched
 from inpaint.search.saved import SavedSearch
 from stylegan_jax import encoders, latents
+
+_STEPS = 1  # folded into a start's key for whatever its steps draw
 
 
 def make_context(
@@ -54,8 +56,15 @@ def make_context(
     p_space = None
     if "p_space" in needs:
         own = latents.estimate_w_statistics(key, model.generator, transform=losses.p_space)
-        p_space = (own.mean, own.whitening())
-    return Context(model.generator, statistics.mean, statistics.whitening(), networks=found, p_space=p_space)
+        p_space = PSpace(own.mean, own.whitening(), jnp.sqrt(jnp.diagonal(own.covariance)))
+    return Context(
+        model.generator,
+        statistics.mean,
+        statistics.whitening(),
+        networks=found,
+        p_space=p_space,
+        w_deviation=jnp.sqrt(jnp.trace(statistics.covariance)),
+    )
 
 
 def _guess(model: sg.Model | sg.Generator, problem: Problem) -> Array:
@@ -124,7 +133,7 @@ def _check_counts(**counts: int | None) -> None:
             raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "initialisation", "space"))
+@functools.partial(jax.jit, static_argnames=("graph", "initialisation", "phase"))
 def _draw(
     key: Array,
     ids: Array,
@@ -135,33 +144,34 @@ def _draw(
     *,
     graph: Any,
     initialisation: Initialisation,
-    space: latents.Space,
-) -> tuple[Array, Array | None]:
-    """Returns variables and labels of candidates, `[n, ...]`; `ids` and `candidates` `[n]` name their keys, `guesses`
+    phase: Phase,
+) -> Begun:
+    """Returns where candidates begin, `[n, ...]`; `ids` and `candidates` `[n]` name their keys, `guesses`
     `[n, num_ws, w_dim]` are an encoder's."""
     context = loop.merge_context(graph, arrays)
     c_dim = context.generator.config.c_dim
 
-    def one(image_id: Array, candidate: Array, guess: Array | None) -> tuple[Array, Array | None]:
+    def one(image_id: Array, candidate: Array, guess: Array | None) -> Begun:
         own = jax.random.fold_in(jax.random.fold_in(key, image_id), candidate)
         v_key, c_key = jax.random.split(own)
         c = latents.random_labels(c_key, c_dim, 1)
         c = c if c is None else c[0].astype(context.w_mean.dtype)
         c = c if label is None else label
-        return initialisation.draw(v_key, context._replace(guess=guess), space, c), c
+        v = initialisation.draw(loop.host(context, c, v_key, phase), context._replace(guess=guess), phase.space)
+        return Begun(v, c, jax.random.key_data(jax.random.fold_in(own, _STEPS)))
 
     return jax.vmap(one)(ids, candidates, guesses)
 
 
-def _choose(pool: Chunks, v: Array, c: Array | None, context: loop.Frozen, method: Method, starts: int) -> np.ndarray:
+def _choose(pool: Chunks, begun: Begun, context: loop.Frozen, method: Method, starts: int) -> np.ndarray:
     """Returns which candidates of every image become starts, `[images, starts]`, best by the last phase's objective."""
     if pool.per_image == starts:
         return np.tile(np.arange(starts), (pool.images, 1))
     first, last = method.phases[0], method.phases[-1]
 
     def score(index: np.ndarray, real: int) -> np.ndarray:
-        lanes = context.place(pool.lanes(index, c))
-        lifted = loop.lift(context.place(v[index]), lanes, context, source=first.space, target=last.space)
+        lanes = context.place(pool.lanes(index, begun))
+        lifted = loop.lift(context.place(begun.take(index)), lanes, context, source=first, target=last)
         return np.asarray(loop.evaluate(lifted, lanes, context, last).total)[:real]
 
     scores = pool.run(score)
@@ -170,12 +180,12 @@ def _choose(pool: Chunks, v: Array, c: Array | None, context: loop.Frozen, metho
 
 def _begin(
     key: Array, ids: np.ndarray, chunks: Chunks, context: loop.Frozen, method: Method, label: Array | None
-) -> tuple[Array, Array | None, np.ndarray]:
-    """Returns where the starts of `chunks` begin: variables and labels of all lanes, `[images * starts, ...]`, and
-    which candidates they were, `[images, starts]`; `ids` `[images]` name the images' keys."""
+) -> tuple[Begun, np.ndarray]:
+    """Returns where the starts of `chunks` begin, all lanes `[images * starts, ...]`, and which candidates they were,
+    `[images, starts]`; `ids` `[images]` name the images' keys."""
     images, starts, guess = chunks.images, chunks.per_image, chunks.guess
     count = method.initialisation.candidates(starts)
-    v, c = _draw(
+    drawn = _draw(
         key,
         jnp.asarray(np.repeat(ids, count)),
         jnp.asarray(np.tile(np.arange(count), images)),
@@ -184,13 +194,13 @@ def _begin(
         context.arrays,
         graph=context.graph,
         initialisation=method.initialisation,
-        space=method.phases[0].space,
+        phase=method.phases[0],
     )
     # The sweep over the pool takes the same lanes at once as the search, so that both use one compiled evaluation.
     pool = Chunks(chunks.problem, guess, count, chunks.size, devices=chunks.devices)
-    chosen = _choose(pool, v, c, context, method, starts)
+    chosen = _choose(pool, drawn, context, method, starts)
     lanes = (np.arange(images)[:, None] * count + chosen).reshape(-1)
-    return v[lanes], None if c is None else c[lanes], chosen
+    return jax.tree.map(lambda x: x[lanes], drawn), chosen
 
 
 def _ids(image_ids: Sequence[int] | None, problem: Problem) -> np.ndarray:
@@ -269,14 +279,17 @@ def solve(
     frozen = loop.split_context(context, devices=None if devices == jax.local_devices()[:1] else devices)
     size = chunk or memory.default_chunk(context.generator, devices=len(devices))
     chunks = Chunks(problem, guess, starts, size, devices=frozen.devices)
-    v, c, chosen = _begin(key, ids, chunks, frozen, method, label)
+    begun, chosen = _begin(key, ids, chunks, frozen, method, label)
     if chunk is None:
-        _chunks.fit_chunk(chunks, v, c, frozen, method, steps=steps_per_call)
+        _chunks.fit_chunk(chunks, begun, frozen, method, steps=steps_per_call)
     if state is not None:
-        chunks.resize(state.open(lambda: chunks.describe(v, c, frozen, method, steps_per_call), chunks.size))
+        chunks.resize(state.open(lambda: chunks.describe(begun, frozen, method, steps_per_call), chunks.size))
     told = Told(progress, watch, watch_every)
-    found = _chunks.search(chunks, v, c, frozen, method, steps_per_call=steps_per_call, told=told, saved=state)
-    found |= {"candidates": chosen, "labels": None if c is None else np.asarray(c).reshape(*chosen.shape, -1)}
+    found = _chunks.search(chunks, begun, frozen, method, steps_per_call=steps_per_call, told=told, saved=state)
+    found |= {
+        "candidates": chosen,
+        "labels": None if begun.c is None else np.asarray(begun.c).reshape(*chosen.shape, -1),
+    }
     count = method.initialisation.candidates(starts)
     pool = count if count > starts else 0
     return _result(
@@ -296,7 +309,7 @@ def _result(
     if single:
         found = {name: jax.tree.map(lambda x: x[0], value) for name, value in found.items()}
         problem = jax.tree.map(lambda x: x[0], problem)
-    return Result(problem=problem, chunk=chunk, forwards=forwards, gradients=gradients, **found)
+    return Result(problem=problem, chunk=chunk, forwards=forwards, gradients=gradients, **{"ws": None} | found)
 
 
 def _fill(problem: Problem, method: Fill) -> dict[str, Any]:

@@ -29,7 +29,7 @@ import inpaint, stylegan_jax as sg
 from inpaint.search import loop, solve as solving
 from inpaint.search.schedule import adam
 from inpaint.search.method import Method, Phase
-from inpaint.objective import term
+from inpaint.terms import term
 from stylegan_jax import latents
 
 steps = int(sys.argv[1])
@@ -73,9 +73,9 @@ found["compiled_again"] = sorted(map(hash, loop.compiled())) != sorted(map(hash,
 context = loop.split_context(solving.make_context(model, needs=method.needs), devices=devices[:4])
 v = context.place(jax.numpy.zeros((4, generator.config.num_ws, 6), dtype))
 one = jax.tree.map(lambda x: jax.numpy.repeat(x[:1], 4, axis=0), problem(0))
-starts = loop.Start(v, v, jax.vmap(phases[1].optimizer.init)(v), jax.numpy.zeros(4, bool))
+starts = loop.begin_phase(v, jax.numpy.zeros(4, bool), context, phases[1])
 lowered = loop._advance.lower(
-    *context.place((starts, loop.Lanes(one, None))),
+    *context.place((starts, loop.Lanes(one, None, jax.numpy.zeros((4, 2), jax.numpy.uint32)))),
     context.arrays, graph=context.graph, mesh=context.mesh, phase=phases[1], steps=1,
 )
 text = lowered.compile().as_text()
@@ -116,7 +116,7 @@ def test_the_default_search_lowers_for_accelerators(platform):
     context = loop.split_context(solving.make_context(model, needs=method.needs))
     mask = inpaint.operators.Mask.checked(np.pad(np.zeros((8, 8)), 4, constant_values=1))
     problem = inpaint.Problem.stack([inpaint.Problem.observe(np.zeros((16, 16, 3), np.float32), mask)] * 2)
-    lanes = loop.Lanes(problem, None)
+    lanes = loop.Lanes(problem, None, jnp.zeros((2, 2), jnp.uint32))
     for phase in method.phases:
         shape = (2, 6) if phase.space is latents.W else (2, config.num_ws, 6)
         starts = loop.begin_phase(jnp.zeros(shape), jnp.zeros(2, bool), context, phase)
@@ -134,8 +134,8 @@ def test_the_default_search_lowers_for_accelerators(platform):
         assert export.export(jax.jit(look), platforms=[platform])(starts.v, lanes, context.arrays).nr_devices == 1
 
     def lift(v, arrays):
-        options = dict(graph=context.graph, mesh=None, source=latents.W, target=latents.WPLUS)
-        return loop._lift(v, None, arrays, **options)
+        coarse, fine = method.phases
+        return loop._lift(v, lanes, arrays, graph=context.graph, mesh=None, source=coarse, target=fine)
 
     exported = export.export(jax.jit(lift), platforms=[platform])(jnp.zeros((2, 6)), context.arrays)
     assert exported.out_avals[0].shape == (2, config.num_ws, 6)

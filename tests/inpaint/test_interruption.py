@@ -18,11 +18,11 @@ from flax import nnx
 
 import inpaint
 import stylegan_jax as sg
-from inpaint.objective import term
 from inpaint.search import loop, memory
 from inpaint.search.method import Method, Phase
 from inpaint.search.saved import SavedSearch
 from inpaint.search.schedule import adam
+from inpaint.terms import term
 from stylegan_jax import image_io, latents
 
 SIZE, KEY = 8, jax.random.key(5)

@@ -32,7 +32,7 @@ def test_what_stands_in_the_hole_is_equal(practice):
 
 
 def test_unknown_practice():
-    with pytest.raises(ValueError, match="unknown practice 'blank'; known: fill, zero, noise"):
+    with pytest.raises(ValueError, match="unknown practice 'blank'; known: fill, zero, white, noise"):
         losses.masked_pair(PREDICTION, TARGET, jnp.asarray(KNOWN), practice="blank")
 
 

@@ -222,7 +222,9 @@ def test_latent_spaces_of_the_library():
     z = jax.random.normal(jax.random.key(1), (1, 5))
     ws = generator.map(z)
     assert ws.shape == (1, generator.config.num_ws, generator.config.w_dim) == (1, 1, 5)
-    np.testing.assert_array_equal(latents.lift(generator, z[0], source=latents.Z, target=latents.WPLUS), ws[0])
+    np.testing.assert_array_equal(
+        latents.lift(latents.Host(generator), z[0], source=latents.Z, target=latents.WPLUS), ws[0]
+    )
     statistics = latents.estimate_w_statistics(jax.random.key(0), generator)
     np.testing.assert_array_equal(statistics.mean, np.zeros(5))
     np.testing.assert_array_equal(statistics.covariance, np.eye(5))

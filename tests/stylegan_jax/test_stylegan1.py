@@ -229,7 +229,7 @@ def test_latent_spaces_of_the_library(small):
     z = jax.random.normal(jax.random.key(1), (1, 5))
     ws = small.map(z)
     assert ws.shape == (1, SMALL.num_ws, SMALL.w_dim) == (1, 4, 5)
-    lifted = latents.lift(small, z[0], source=latents.Z, target=latents.WPLUS)
+    lifted = latents.lift(latents.Host(small), z[0], source=latents.Z, target=latents.WPLUS)
     np.testing.assert_allclose(lifted, ws[0], rtol=1e-6)
     assert latents.estimate_w_statistics(jax.random.key(0), small, samples=50).mean.shape == (5,)
     cut = small.map(z, truncation_psi=0.5, truncation_cutoff=1)

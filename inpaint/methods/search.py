@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Restoration methods: functions that return a `Method`; `METHODS` finds them by name."""
+"""The library's own methods, and the brief's, which is one of their settings."""
 
 import dataclasses
 
-from inpaint.objective import Term, term
+from inpaint.objective import Term
 from inpaint.search.initialise import Encoded, Initialisation, Prescreened, RandomMapping
 from inpaint.search.method import Method, Phase
 from inpaint.search.schedule import adam
+from inpaint.terms import term
 from stylegan_jax import latents
 
 
@@ -128,6 +129,3 @@ def brief(
         others=others,
     )
     return Method("brief", found.phases, found.initialisation)
-
-
-METHODS = {"latent_search": latent_search, "encoder_search": encoder_search, "brief": brief}
