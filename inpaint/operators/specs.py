@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Degradations by text, for command lines and tables of results."""
+"""Degradations of images `[h, w, c]` in [-1, 1] by text, for command lines and tables of results."""
 
 import functools
 import re
@@ -67,7 +67,7 @@ def parse(text: str, *, size: int | tuple[int, int], key: Array | None = None, c
         ValueError: for an unknown name, missing, surplus or malformed arguments, arguments that do not fit the image
             at that place, or a missing key.
     """
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = size if isinstance(size, tuple) else (size, size)
     image = jax.ShapeDtypeStruct((height, width, channels), jnp.float32)
     members = []
     for position, part in enumerate(text.split("+")):
@@ -107,7 +107,7 @@ def _split(arguments: str, *, least: int, most: int) -> list[str]:
     found = arguments.split(":") if arguments else []
     if not least <= len(found) <= most:
         wanted = f"{least}" if least == most else f"{least} to {most}"
-        raise ValueError(f"it takes {wanted} arguments, got {len(found)}")
+        raise ValueError(f"it takes {wanted} argument{'s' * (most != 1)}, got {len(found)}")
     return found
 
 
