@@ -19,41 +19,56 @@ from inpaint.operators import Operator
 class Problem:
     """One restoration `y = A(x)`, or a batch of them with a leading axis on every array.
 
-    `measurement` is `[h, w, c]` in [-1, 1] for a mask; `operator` is a pytree of `inpaint.operators`.
+    `measurement` is what the operator makes of an image, for a mask `[h, w, c]` in [-1, 1]; `operator` is a pytree of
+    `inpaint.operators`.
     """
 
     operator: Operator
     measurement: Array
 
     @classmethod
-    def observe(cls, image: Array, operator: Operator) -> "Problem":
-        """Returns the problem of restoring `image` `[h, w, c]` in [-1, 1] from `operator(image)` alone.
+    def observe(cls, image: Array, operator: Operator, *, key: Array | None = None) -> "Problem":
+        """Returns the problem of restoring `image` from what `operator.simulate(key, image)` leaves of it.
+
+        Args:
+            image: `[h, w, c]` float in [-1, 1].
+            operator: of `inpaint.operators`.
+            key: of JAX; needed where the operator draws noise.
 
         Raises:
-            ValueError: where the image is no float image in range, or does not fit the mask.
+            ValueError: where the image is no float image in range, or does not fit the operator, or a key is missing.
         """
         image = jnp.asarray(image)
         if image.ndim != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
             raise ValueError(f"an image must be float [h, w, c] in [-1, 1], got {image.dtype} {list(image.shape)}")
         if not bool(jnp.isfinite(image).all()) or float(jnp.abs(image).max()) > 1 + 1e-6:
             raise ValueError("an image must be finite and in [-1, 1]; scale 8-bit levels by x / 127.5 - 1")
-        if operator.known is not None and operator.known.shape != image.shape[:2]:
-            raise ValueError(
-                f"the mask is {list(operator.known.shape)} but the image is {list(image.shape[:2])}; resize one of them"
-            )
-        return cls(operator, operator(image))
+        if operator.random and key is None:
+            raise ValueError("the operator draws noise: pass key, such as key=jax.random.key(0)")
+        return cls(operator, operator.simulate(key, image))
 
     @classmethod
     def stack(cls, problems: Sequence["Problem"]) -> "Problem":
-        """Returns a batch of problems of equal kind and shape."""
+        """Returns a batch of problems whose operators have equal settings and shapes.
+
+        Raises:
+            ValueError: for no problems, or unequal ones.
+        """
         if not problems:
             raise ValueError("no problems to stack")
+        kinds = [(jax.tree.structure(p), [jnp.shape(x) for x in jax.tree.leaves(p)]) for p in problems]
+        other = next((i for i, kind in enumerate(kinds) if kind != kinds[0]), None)
+        if other is not None:
+            raise ValueError(
+                f"problem {other} has another operator or shape than problem 0: {kinds[other]} against {kinds[0]}; "
+                "stack those that are alike"
+            )
         return jax.tree.map(lambda *arrays: jnp.stack(arrays), *problems)
 
     @property
     def batched(self) -> bool:
         """Whether the arrays carry a leading image axis."""
-        return self.measurement.ndim == 4
+        return self.measurement.ndim > self.operator.rank
 
 
 def read(

@@ -6,6 +6,7 @@ hole unless the caller says otherwise, and transparent pixels are always hole.
 """
 
 import dataclasses
+import io
 import os
 import pathlib
 import struct
@@ -201,6 +202,23 @@ def write_image(path: str | os.PathLike, image: np.ndarray, *, profile: bytes | 
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     write_atomically(path, lambda partial: Image.fromarray(pixels).save(partial, format="PNG", icc_profile=profile))
+
+
+def jpeg_round_trip(image: np.ndarray, *, quality: int) -> np.ndarray:
+    """Returns what a JPEG file shows of an image, its colours at half the size (4:2:0); no file is written.
+
+    Args:
+        image: `[h, w, 3]`, or `[h, w, 1]` for a grey file, float in [-1, 1] (clipped).
+        quality: 1 to 100.
+
+    Returns:
+        float32 of the same shape.
+    """
+    pixels, file = to_uint8(image), io.BytesIO()
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    picture.save(file, format="JPEG", quality=quality, subsampling="4:2:0")
+    with Image.open(file) as shown:
+        return from_uint8(np.asarray(shown).reshape(pixels.shape))
 
 
 ANIMATIONS = ("webp", "gif")

@@ -2,37 +2,25 @@
 """Missing pixels."""
 
 import dataclasses
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-
-class Operator(Protocol):
-    """What a degradation offers; see the package's docstring."""
-
-    @property
-    def weight(self) -> Array:
-        """Weights that broadcast to the measurement, e.g. `[h, w, 1]`."""
-
-    @property
-    def known(self) -> Array | None:
-        """Pixels shown as they are, `[h, w]` in [0, 1], or None."""
-
-    def __call__(self, image: Array) -> Array:
-        """Returns the measurement of `image` `[h, w, c]`."""
+from inpaint.operators.protocol import Operator
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Mask:
+class Mask(Operator):
     """Shows the pixels where `known` is above 0 and nothing of the others: `A(x) = x` there, 0 elsewhere.
 
     `known` `[h, w]` in [0, 1] may be soft: values between count by that much, and are blended in the composite.
     """
 
-    known: Array
+    pointwise = True
+    faithful = True
+    known: Array = dataclasses.field()  # without a default, whatever the protocol's is
 
     @classmethod
     def checked(cls, known: Array) -> "Mask":
@@ -62,4 +50,7 @@ class Mask:
 
     def __call__(self, image: Array) -> Array:
         """Returns `[h, w, c]`, 0 where nothing is known."""
+        if image.shape[-3:-1] != self.known.shape[-2:]:
+            size, shape = list(self.known.shape), list(image.shape[:2])
+            raise ValueError(f"the mask is {size} but the image is {shape}; resize one of them")
         return jnp.where(self.known[..., None] > 0, image, jnp.zeros((), image.dtype))

@@ -166,3 +166,13 @@ def test_alignment(angle):
     centres = (np.arange(size) + 0.5) / size * 6.4 - 3.2
     np.testing.assert_allclose(crop[..., 0], np.tile(centres[None, :] / 5, (size, 1)), atol=1e-3)
     np.testing.assert_allclose(crop[..., 1], np.tile((centres[:, None] + 0.5) / 5, (1, size)), atol=1e-3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_round_trip(channels):
+    """A JPEG file keeps shape and range, little at quality 1 and nearly everything of a slope at 100."""
+    slope = np.broadcast_to(np.linspace(-1.2, 1.2, 13, dtype=np.float32)[:, None, None], (13, 10, channels))
+    fine, coarse = (image_io.jpeg_round_trip(slope, quality=quality) for quality in (100, 1))
+    assert fine.shape == coarse.shape == slope.shape and fine.dtype == np.float32
+    np.testing.assert_allclose(fine, np.clip(slope, -1, 1), atol=3 / 127.5)
+    assert np.abs(coarse - np.clip(slope, -1, 1)).max() > 20 / 127.5 and np.abs(coarse).max() <= 1
