@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of a restoration, as typed dataclasses."""
 
+import ast
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +12,15 @@ import numpy as np
 from inpaint import baselines, blend, methods, terms
 from inpaint.objective import Term
 from inpaint.search import selection
-from inpaint.search.initialise import Encoded, Given, Initialisation, Mean, Prescreened, RandomMapping
+from inpaint.search.initialise import (
+    Encoded,
+    Given,
+    Initialisation,
+    Mean,
+    Prescreened,
+    RandomMapping,
+    Uniform,
+)
 from inpaint.search.method import Fill, Method
 
 COMPOSITES = ("feathered", "hard")
@@ -33,6 +43,10 @@ class SearchConfig:
             absent.
         attribute_weight: of constraints that name none.
         attribute_on: what the classifier looks at, "composite" or "render".
+        features: who compares images for methods whose source takes LPIPS: "lpips", or "discriminator_features" in its
+            place, which is not the published objective; "auto": LPIPS where the command is given one.
+        options: further settings of a published method, each as "name=value"; its function in `inpaint.methods` names
+            them.
     """
 
     space: str = "w+"
@@ -59,6 +73,8 @@ class SearchConfig:
     attributes: tuple[str, ...] = ()
     attribute_weight: float = 0.02
     attribute_on: str = "composite"
+    features: str = "auto"
+    options: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -76,6 +92,9 @@ class RestoreConfig:
     composite: str = "feathered"
     feather: float = 1.5
     ridge_noise: float = 0.03
+
+
+_NAMES = {Mean: "mean", RandomMapping: "random", Encoded: "encoder", Uniform: "uniform"}
 
 
 def _initialisation(search: SearchConfig) -> Initialisation:
@@ -152,15 +171,68 @@ def _encoder_defaults() -> RestoreConfig:
     )
 
 
-def _brief(config: RestoreConfig, images: np.ndarray | None) -> Method:
-    search, own = config.search, METHODS["brief"].defaults().search
-    fixed = ("space", "data", "mahalanobis", "mean_distance", "guess_distance", "noise")
-    changed = [name for name in fixed if getattr(search, name) != getattr(own, name)]
-    if changed:
-        raise ValueError(f"the method brief has {', '.join(changed)} of its own; use latent_search to change them")
-    return methods.brief(
-        steps=search.steps, lr=search.lr, initialisation=_initialisation(search), others=_others(search)
-    )
+# Settings that every method takes from the configuration, and what those of a published one are called there.
+_COMMON = ("starts", "keep", "select", "chunk", "seed", "terms", "mask_practice", "options")
+_COMMON_ATTRIBUTES = ("attributes", "attribute_weight", "attribute_on")
+_INITIALISATION = ("init", "pool", "truncation_psi", "jitter")
+
+
+def _options(search: SearchConfig, name: str, known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    found = {}
+    for text in search.options:
+        option, equals, value = text.partition("=")
+        if not equals or option not in known:
+            taken = ", ".join(sorted(known)) or "none"
+            raise ValueError(f"{text!r} is no option name=value of the method {name}; it has {taken}")
+        try:
+            found[option] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[option] = value
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Published:
+    """Builds the method `name` from those settings that its source leaves open, and refuses changes of the others."""
+
+    name: str
+
+    def __call__(self, config: RestoreConfig, images: np.ndarray | None) -> Method:
+        function, search = methods.METHODS[self.name], config.search
+        taken = inspect.signature(function).parameters
+        own = METHODS[self.name].defaults().search
+        named = {"steps", "lr", "noise", "data", "features", "truncation_psi"} & set(taken)
+        free = {*named, *_COMMON, *_COMMON_ATTRIBUTES}
+        free |= set(_INITIALISATION) if "initialisation" in taken else set()
+        settings = {field.name for field in dataclasses.fields(SearchConfig)}
+        changed = sorted(s for s in settings - free if getattr(search, s) != getattr(own, s))
+        if changed:
+            raise ValueError(
+                f"the method {self.name} has {', '.join(changed)} of its own; use latent_search to change them"
+            )
+        values = {name: getattr(search, name) for name in named} | {"others": _others(search)}
+        if values.get("features") == "auto":
+            values["features"] = "discriminator_features"
+        if "initialisation" in taken and search.init != own.init:
+            values["initialisation"] = _initialisation(search)
+        values |= _options(search, self.name, {n: p for n, p in taken.items() if n not in (*values, "initialisation")})
+        return function(**values)
+
+
+def _published(name: str, summary: str, *, composite: str = "hard") -> "NamedMethod":
+    """Returns the entry of the published method `name`, whose defaults are those of its function."""
+    taken = inspect.signature(methods.METHODS[name]).parameters
+
+    def defaults() -> RestoreConfig:
+        fields = {"steps", "lr", "noise", "data", "truncation_psi"} & set(taken)
+        values = {field: taken[field].default for field in fields}
+        found = methods.METHODS[name]()
+        space = " > ".join(phase.space.name for phase in found.phases)
+        init = _NAMES[type(found.initialisation)]
+        own = SearchConfig(space=space, mahalanobis=0.0, jitter=0.0, init=init, **values)
+        return RestoreConfig(method=name, search=own, composite=composite)
+
+    return NamedMethod(_Published(name), summary, defaults)
 
 
 def _fitted(name: str, images: np.ndarray | None) -> np.ndarray:
@@ -190,15 +262,27 @@ METHODS = {
     "latent_search": NamedMethod(
         _latent_search, "multi-start search in W, then in W+, with a prior (the default without an encoder)"
     ),
-    "brief": NamedMethod(
-        _brief,
-        "gradient descent in W from random starts, no prior: the course brief",
-        lambda: RestoreConfig(
-            method="brief",
-            search=SearchConfig(space="w", steps=300, mahalanobis=0.0, init="random"),
-            composite="hard",
-        ),
+    "brief": _published("brief", "gradient descent in W from random starts, no prior: the course brief"),
+    "filipovski": _published(
+        "filipovski", "in Z, window-weighted L1 and a discriminator's prior (Filipovski et al., Yeh et al. 2017)"
     ),
+    "dcgan_completion": _published("dcgan_completion", "the same with clipped latents of a DCGAN (Amos 2016)"),
+    "projector": _published("projector", "features in W and noise maps: NVlabs' projector (Karras et al. 2020)"),
+    "brgm": _published("brgm", "features in W+ with a prior of W (Marinescu et al. 2020)"),
+    "improved_embedding": _published("improved_embedding", "features in W+ with the P-norm (Zhu et al. 2020, II2S)"),
+    "in_domain": _published("in_domain", "W+ from an encoder, held where it agrees (Zhu et al. 2020)"),
+    "style_deltas": _published("style_deltas", "W, then W+ at a price (after Tov et al. 2021, e4e)"),
+    "style_space": _published("style_space", "W, then the styles themselves (after Wu et al. 2021)"),
+    "robust_unsupervised": _published(
+        "robust_unsupervised", "W, W+ and a latent for every filter by steps of one length (Poirier-Ginter 2023)"
+    ),
+    "pulse": _published("pulse", "normal latents on spheres, for upsampling (Menon et al. 2020)"),
+    "intermediate_layers": _published("intermediate_layers", "latents, then feature maps (Daras et al. 2021, ILO)"),
+    "multi_code": _published("multi_code", "several codes blended inside the generator (Gu et al. 2020, mGANprior)"),
+    "pivotal_tuning": _published(
+        "pivotal_tuning", "a projection, then the generator's weights (Roich et al. 2022, PTI)"
+    ),
+    "sphinx": _published("sphinx", "heads that give the image for whatever latents are drawn (SPHInX)"),
     "mean_face": NamedMethod(
         lambda config, images: baselines.mean_face(_fitted("mean_face", images)),
         "baseline: the mean of training images",
@@ -263,6 +347,17 @@ def composite(config: RestoreConfig, raw: np.ndarray, image: np.ndarray, known: 
     if config.composite == "hard":
         return np.asarray(blend.hard(raw, image, known))
     return np.asarray(blend.feathered(raw, image, known, sigma=config.feather))
+
+
+def takes_features(config: RestoreConfig) -> bool:
+    """Returns whether the source of the method takes LPIPS, in whose place the discriminator's features may stand."""
+    found = methods.METHODS.get(config.method)
+    return found is not None and "features" in inspect.signature(found).parameters
+
+
+def is_substitute(config: RestoreConfig) -> bool:
+    """Returns whether the method compares by other features than its source, so that its objective is not that one."""
+    return takes_features(config) and config.search.features != "lpips"
 
 
 def apply_overrides(config: RestoreConfig, values: Mapping[str, Any]) -> RestoreConfig:

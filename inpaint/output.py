@@ -194,6 +194,13 @@ def _write_latents(path: pathlib.Path, result: Result, selection: Selection, fac
     np.savez(path, w=selection.ws, starts=selection.starts, scores=selection.scores, **facts, **labels)
 
 
+def _write_variables(path: pathlib.Path, result: Result, selection: Selection) -> None:
+    """Writes the selection's variables of a space whose latents do not say all about an image."""
+    leaves = jax.tree_util.tree_leaves_with_path(result.variables)
+    named = {jax.tree_util.keystr(where, simple=True, separator="|"): x[selection.starts] for where, x in leaves}
+    np.savez(path, starts=selection.starts, scores=selection.scores, **named)
+
+
 def write_restoration(
     folder: pathlib.Path,
     *,
@@ -205,6 +212,7 @@ def write_restoration(
     raw: np.ndarray,
     restored: np.ndarray,
     photos: Sequence[np.ndarray],
+    noise: str | None,
     film: Callable[[pathlib.Path], None] | None,
     settings: dict[str, Any],
 ) -> None:
@@ -215,9 +223,11 @@ def write_restoration(
         model: the generator used.
         prepared: what was restored.
         truth: the whole image `[h, w, c]` where somebody knows it.
-        result, selection: of the search; without latents in the selection none are written.
+        result, selection: of the search.
         raw, restored: renders and composites of the selection `[keep, h, w, c]`.
         photos: the results in the whole photograph `[height, width, 3]` uint8, or none.
+        noise: with which the latents give the renders again; where they do not, None, the variables of the search's
+            space are written in their place.
         film: writes an animation into the folder that it is called with.
         settings: the resolved config and how it was called, JSON-like.
 
@@ -240,10 +250,12 @@ def write_restoration(
             image_io.write_image(partial / f"raw_{i}.png", render)
         for i, photo in enumerate(photos, 1):
             image_io.write_image(partial / f"photo_{i}.png", photo, profile=prepared.photograph.profile)
-        if selection.ws is not None:
-            made_with = {"noise_mode": search["noise"], "generator_hash": model.content_hash or ""}
+        if selection.ws is not None and noise is not None:
+            made_with = {"noise_mode": noise, "generator_hash": model.content_hash or ""}
             shown = {"known": known, "image": image_io.to_uint8(visible)}
             _write_latents(partial / "latents.npz", result, selection, made_with | shown)
+        elif result.variables is not None:
+            _write_variables(partial / "variables.npz", result, selection)
         if film:
             film(partial)
         (partial / SCORES).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from absl import flags
 from flax import nnx
 
-from inpaint.config import METHODS, RestoreConfig
+from inpaint.config import METHODS, RestoreConfig, takes_features
 from inpaint.objective import ROLES
 from stylegan_jax import checkpoint, classifiers
 from stylegan_jax.features import ArcFace, Lpips
@@ -39,7 +39,8 @@ class Networks(NamedTuple):
 
 
 def constrain(config: RestoreConfig) -> None:
-    """Sets in `config` what --attribute and --terms ask for; raises ValueError where its method has no objective."""
+    """Sets in `config` what --attribute and --terms ask for, and who compares features; raises ValueError where its
+    method has no objective."""
     method = METHODS.get(config.method)
     for flag in (_ATTRIBUTE, _TERMS):
         if flag.value is not None and method is not None and not method.searches:
@@ -48,6 +49,8 @@ def constrain(config: RestoreConfig) -> None:
         config.search.attributes = tuple(_ATTRIBUTE.value)
     if _TERMS.value is not None:
         config.search.terms = tuple(_TERMS.value)
+    if takes_features(config) and config.search.features == "auto":
+        config.search.features = "discriminator_features" if _PERCEPTUAL.value is None else "lpips"
 
 
 def load(needs: Iterable[str], attributes: Iterable[str]) -> Networks:

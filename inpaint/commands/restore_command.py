@@ -375,9 +375,9 @@ class _Restorer:
 
     def _write(self, folder, prepared, truth, result, selection, recorder, settings) -> bool:
         """Writes the folder of one image; returns whether results at the photograph's own size are in it."""
-        noise, frame, photo = self.config.search.noise, prepared.frame, prepared.photograph
+        noise, frame, photo = self.method.rendered_with, prepared.frame, prepared.photograph
         # What is written must be what the stored latents give when they are rendered again, to the last bit.
-        raw = selection.images if selection.ws is None else rendering.render(self.model, selection.ws, noise=noise)
+        raw = selection.images if noise is None else rendering.render(self.model, selection.ws, noise=noise)
         restored = self.composites(raw, prepared)
         sigma = self.config.feather if self.config.composite == "feathered" else 0
         paste = functools.partial(framing.paste, photo.levels, photo.known, frame=frame, sigma=sigma)
@@ -401,6 +401,7 @@ class _Restorer:
             raw=raw,
             restored=restored,
             photos=photos,
+            noise=noise,
             film=write_film if recorder else None,
             settings=settings | {"device": f"{device.platform} {device.device_kind}"},
         )
@@ -455,8 +456,11 @@ def _introduce(restorer: _Restorer, images: int, notes: list[str], share: hosts.
     if share.count > 1:
         _say(f"process    {share.index} of {share.count}, with {own} of {images} images")
     _say(f"generator  {_GENERATOR.value or 'demo'}, {restorer.model.resolution} px, {restorer.model.content_hash[:12]}")
-    searched = f", {search.starts} starts x {method.steps} steps in {search.space}, seed {search.seed}"
+    spaces = ", ".join(dict.fromkeys(phase.space.name for phase in method.phases)) if method.steps else ""
+    searched = f", {search.starts} starts x {method.steps} steps in {spaces}, seed {search.seed}"
     _say(f"method     {restorer.config.method}{searched if method.steps else ''}")
+    if _config.is_substitute(restorer.config):
+        _say("note       features of the discriminator stand in for LPIPS (--perceptual): not the published objective")
     for note in notes:
         _say(f"note       {note}")
     if _many():
@@ -481,6 +485,8 @@ def _restore(share: hosts.Share) -> int:
     fitted = _config.METHODS[config.method].needs_images if config.method in _config.METHODS else False
     # Methods that are fitted need the generator's size; the others tell wrong settings before anything is loaded.
     method = None if fitted and _FIT_DATA.value else _config.build_method(config)
+    if _FILM.value and isinstance(method, inpaint.Method) and method.rendered_with is None:
+        raise ValueError(f"--film shows latents, and those of the method {config.method} do not give its images alone")
     sources, notes = _sources()
     if share.count > 1 and not _many():
         raise ValueError("--distributed shares the images of a folder; --image names no folder")

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from inpaint import masks
-from inpaint.config import RestoreConfig
+from inpaint.config import RestoreConfig, takes_features
 from inpaint.experiments.records import Identity, Records
 from stylegan_jax.training import data
 
@@ -144,5 +144,9 @@ class Grid:
 def settings_of(method: NamedConfig, shared: dict[str, Any]) -> dict[str, Any]:
     """Returns all that decides a method's rows, JSON-like: its config without the seed, and what all methods share."""
     config = dataclasses.asdict(method.config)
-    config["search"] = {name: value for name, value in config["search"].items() if name not in ("seed", "chunk")}
+    # What does not concern the method is left out, so that rows from before there was such a setting stay finished.
+    left_out = ["seed", "chunk"]
+    left_out += [] if takes_features(method.config) else ["features"]
+    left_out += [] if method.config.search.options else ["options"]
+    config["search"] = {name: value for name, value in config["search"].items() if name not in left_out}
     return {"method": method.label, "config": config, **shared}

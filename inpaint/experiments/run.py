@@ -129,6 +129,7 @@ class Runner:
                     "start": int(selection.starts[i, 0]),
                     "score": float(selection.scores[i, 0]) if np.isfinite(selection.scores[i, 0]) else None,
                     "frozen": int(result.frozen[i].sum()),
+                    "substitute": _config.is_substitute(unit.method.config),
                     "metrics": figure,
                     "forwards": result.forwards,
                     "gradients": result.gradients,

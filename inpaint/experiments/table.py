@@ -106,7 +106,7 @@ def _medians(by_method: Mapping[str, list[Row]]) -> str:
         frechet = embedding_distance(rows)
         lines.append(
             [
-                method,
+                method + ("*" if rows[0].get("substitute") else ""),
                 str(images),
                 *[_cell(per_image(rows, c.name), c.decimals) for c in columns],
                 "-" if frechet is None else f"{frechet:.3f}",
@@ -146,6 +146,7 @@ ratio: detail in the hole / detail around it, 1 like its surroundings, less is b
 root mean square difference between the starts' holes. Renders + gradients: of the generator, for one image. Seconds:
 of all images, with compilation, as timed on the device of each row.
 """
+SUBSTITUTED = "*: features of the discriminator in place of LPIPS, so not the published objective.\n"
 NOTES_ON_NETWORKS = {
     "lpips": "LPIPS: of the composite, whole, and as the mean of its map over the hole.\n",
     "identity": "Identity: cosine of ArcFace's embeddings of composite and truth; 1 is the same face.\n",
@@ -170,6 +171,7 @@ def report(rows: Iterable[Row], *, against: str | None = None, title: str = "Eva
         raise ValueError(f"no rows of {against!r}; methods: {', '.join(order) or 'none'}")
     measured = {name for row in rows for name in row["metrics"]}
     parts = [f"# {title}\n", NOTES, *[text for name, text in NOTES_ON_NETWORKS.items() if name in measured]]
+    parts += [SUBSTITUTED] if any(row.get("substitute") for row in rows) else []
     for mask in dict.fromkeys(row["mask"] for row in rows):
         here = [row for row in rows if row["mask"] == mask]
         by_method = {m: found for m in order if (found := [row for row in here if row["method"] == m])}

@@ -92,6 +92,13 @@ class Method:
         return sum(phase.steps for phase in self.phases)
 
     @property
+    def rendered_with(self) -> str | None:
+        """The noise, "const" or "none", with which the latents of a result give its image again; None where they do
+        not."""
+        last = self.phases[-1]
+        return last.noise if last.space.has_ws and last.noise != "fresh" else None
+
+    @property
     def attributes(self) -> tuple[str, ...]:
         """Names of the attributes that the last phase's objective constrains."""
         return self.phases[-1].attributes
@@ -123,6 +130,11 @@ class Fill:
     def needs(self) -> frozenset[str]:
         """Nothing beside the problem."""
         return frozenset()
+
+    @property
+    def rendered_with(self) -> str | None:
+        """There are no latents."""
+        return None
 
     @property
     def attributes(self) -> tuple[str, ...]:

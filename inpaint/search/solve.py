@@ -111,9 +111,10 @@ def _begun(
 def _check(generator: sg.Generator, problem: Problem, starts: int, label: Array | None) -> None:
     config = generator.config
     size = (config.resolution, config.resolution, config.image_channels)
-    measure = jax.vmap(lambda operator, x: operator(x), in_axes=(0, None))
+    # Over whole problems: an operator may have no array of its own.
+    measure = jax.vmap(lambda problem, x: problem.operator(x), in_axes=(0, None))
     try:
-        shape = jax.eval_shape(measure, problem.operator, jax.ShapeDtypeStruct(size, jnp.float32)).shape
+        shape = jax.eval_shape(measure, problem, jax.ShapeDtypeStruct(size, jnp.float32)).shape
     except (TypeError, ValueError):
         shape = None  # the operator is of another size
     if shape != problem.measurement.shape:
