@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from inpaint import masks
-from inpaint.config import RestoreConfig
+from inpaint.config import COMPOSITES, RestoreConfig
 from inpaint.experiments.records import Identity, Records
 from stylegan_jax.training import data
 
@@ -144,5 +144,10 @@ class Grid:
 def settings_of(method: NamedConfig, shared: dict[str, Any]) -> dict[str, Any]:
     """Returns all that decides a method's rows, JSON-like: its config without the seed, and what all methods share."""
     config = dataclasses.asdict(method.config)
+    # Left out where the composite is another one, so that rows from before there were these settings count as finished.
+    # (An unknown composite has none; it is refused where the method is built.)
+    own = COMPOSITES[method.config.composite].settings if method.config.composite in COMPOSITES else ()
+    for name in {"reach", "band"} - set(own):
+        del config[name]
     config["search"] = {name: value for name, value in config["search"].items() if name not in ("seed", "chunk")}
     return {"method": method.label, "config": config, **shared}
