@@ -2,7 +2,7 @@
 """Image restoration in the latent space of a generator: problems, objectives, searches, selection, compositing."""
 
 from inpaint import baselines, losses, masks, methods, metrics, operators
-from inpaint.blend import feathered, hard
+from inpaint.blend import carried, feathered, hard, harmonised, poisson
 from inpaint.framing import paste
 from inpaint.objective import Term
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
@@ -37,14 +37,17 @@ __all__ = [
     "adam",
     "attribute_term",
     "baselines",
+    "carried",
     "feathered",
     "hard",
+    "harmonised",
     "losses",
     "masks",
     "methods",
     "metrics",
     "operators",
     "paste",
+    "poisson",
     "prepare",
     "read",
     "read_photograph",

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from inpaint import baselines, blend, methods, terms
@@ -22,8 +23,6 @@ from inpaint.search.initialise import (
     Uniform,
 )
 from inpaint.search.method import Fill, Method
-
-COMPOSITES = ("feathered", "hard")
 
 
 @dataclasses.dataclass
@@ -83,18 +82,41 @@ class RestoreConfig:
 
     Attributes:
         method: one of `METHODS` (`default_method` says which); `search` holds the settings of those that search.
-        composite: "feathered" or "hard"; feather: pixels of the former.
+        composite: one of `COMPOSITES`.
+        feather: sigma of "feathered" in pixels, and of the transition where a result is pasted into its photograph.
+        reach: of "carried", in pixels.
+        band: width of the known pixels whose colours "harmonised" meets.
         ridge_noise: see `inpaint.baselines.ridge`.
     """
 
     method: str = "latent_search"
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
-    composite: str = "feathered"
+    composite: str = "carried"
     feather: float = 1.5
+    reach: float = 4.0
+    band: int = 4
     ridge_noise: float = 0.03
 
 
 _NAMES = {Mean: "mean", RandomMapping: "random", Encoded: "encoder", Uniform: "uniform"}
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedComposite:
+    """What a composite's name stands for: `function(config, render, image, known)`, and the settings that are its own,
+    which must be above 0 and finite."""
+
+    function: Callable[[RestoreConfig, np.ndarray, np.ndarray, np.ndarray], jax.Array]
+    settings: tuple[str, ...] = ()
+
+
+COMPOSITES = {
+    "carried": NamedComposite(lambda config, *images: blend.carried(*images, reach=config.reach), ("reach",)),
+    "feathered": NamedComposite(lambda config, *images: blend.feathered(*images, sigma=config.feather), ("feather",)),
+    "hard": NamedComposite(lambda config, *images: blend.hard(*images)),
+    "harmonised": NamedComposite(lambda config, *images: blend.harmonised(*images, width=config.band), ("band",)),
+    "poisson": NamedComposite(lambda config, *images: blend.poisson(*images)),
+}
 
 
 def _initialisation(search: SearchConfig) -> Initialisation:
@@ -335,8 +357,11 @@ def build_method(config: RestoreConfig, *, images: np.ndarray | None = None) -> 
         raise ValueError(f"keep must be 1 to starts ({search.starts}), got {search.keep}")
     if config.composite not in COMPOSITES:
         raise ValueError(f"unknown composite {config.composite!r}; known: {', '.join(COMPOSITES)}")
-    if config.composite == "feathered" and not config.feather > 0:
+    if config.composite != "hard" and not config.feather > 0:
         raise ValueError(f"config.feather must be above 0, got {config.feather}; config.composite=hard has no feather")
+    for name in COMPOSITES[config.composite].settings:
+        if not 0 < getattr(config, name) < float("inf"):
+            raise ValueError(f"config.{name} must be above 0 and finite, got {getattr(config, name)}")
     if search.select not in selection.RULES:
         raise ValueError(f"unknown selection {search.select!r}; known: {', '.join(selection.RULES)}")
     return METHODS[config.method].build(config, images)
@@ -344,9 +369,7 @@ def build_method(config: RestoreConfig, *, images: np.ndarray | None = None) -> 
 
 def composite(config: RestoreConfig, raw: np.ndarray, image: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Returns the composites `[..., h, w, c]` of renders `raw` with `image` `[h, w, c]` and `known` `[h, w]`."""
-    if config.composite == "hard":
-        return np.asarray(blend.hard(raw, image, known))
-    return np.asarray(blend.feathered(raw, image, known, sigma=config.feather))
+    return np.asarray(COMPOSITES[config.composite].function(config, raw, image, known))
 
 
 def takes_features(config: RestoreConfig) -> bool:

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compositing: known pixels from the input, the hole from a render. Leading axes before `[h, w, c]` are broadcast."""
 
+from inpaint.blend.carried import carried
 from inpaint.blend.feathered import feathered
 from inpaint.blend.hard import hard
+from inpaint.blend.harmonised import harmonised
+from inpaint.blend.poisson import poisson
 
-__all__ = ["feathered", "hard"]
+__all__ = ["carried", "feathered", "hard", "harmonised", "poisson"]

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from inpaint import masks
-from inpaint.config import RestoreConfig, takes_features
+from inpaint.config import COMPOSITES, RestoreConfig, takes_features
 from inpaint.experiments.records import Identity, Records
 from stylegan_jax.training import data
 
@@ -145,6 +145,10 @@ def settings_of(method: NamedConfig, shared: dict[str, Any]) -> dict[str, Any]:
     """Returns all that decides a method's rows, JSON-like: its config without the seed, and what all methods share."""
     config = dataclasses.asdict(method.config)
     # What does not concern the method is left out, so that rows from before there was such a setting stay finished.
+    # (An unknown composite has no settings; it is refused where the method is built.)
+    own = COMPOSITES[method.config.composite].settings if method.config.composite in COMPOSITES else ()
+    for name in {"reach", "band"} - set(own):
+        del config[name]
     left_out = ["seed", "chunk"]
     left_out += [] if takes_features(method.config) else ["features"]
     left_out += [] if method.config.search.options else ["options"]

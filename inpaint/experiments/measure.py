@@ -32,6 +32,7 @@ def _of_one(raw: Array, composite: Array, truth: Array, known: Array) -> dict[st
     hole = 1 - known
     return {
         "hole_psnr": metrics.psnr(raw, truth, hole),
+        "composite_hole_psnr": metrics.psnr(composite, truth, hole),
         "known_psnr": metrics.psnr(raw, truth, known),
         "hole_l1": metrics.mean_absolute_error(jnp.clip(raw, -1, 1), truth, hole),
         "hole_ssim": metrics.ssim(composite, truth, hole),
@@ -82,10 +83,11 @@ def measure(
 ) -> list[dict[str, float | list[float] | None]]:
     """Returns the figures of every image of a batch, by name; None where a figure does not exist (NaN).
 
-    `hole_psnr` (clipped render, hole pixels x channels, range 2) and `known_psnr` are of the raw render, what
-    describes whole images is of the composite; `best_of_k_hole_psnr` chooses among the starts by the truth, so it is a
-    bound and no result; `embedding` and `true_embedding` are the judge's. `networks` adds figures of the composites:
-    `lpips` (an Lpips) its distance in the whole image and the hole, `identity` (an ArcFace) the likeness of the faces.
+    `hole_psnr` (clipped render, hole pixels x channels, range 2) and `known_psnr` are of the raw render;
+    `composite_hole_psnr` is the former of the composite, and what describes whole images is of the composite too;
+    `best_of_k_hole_psnr` chooses among the starts by the truth, so it is a bound and no result; `embedding` and
+    `true_embedding` are the judge's. `networks` adds figures of the composites: `lpips` (an Lpips) its distance in the
+    whole image and the hole, `identity` (an ArcFace) the likeness of the faces.
     """
     figures = {n: np.asarray(v) for n, v in _of_batch(*restored[:2], restored.truths, restored.known).items()}
     by_start = np.asarray(_hole_psnrs(restored.starts, restored.truths, restored.known))

@@ -23,6 +23,7 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column("hole_psnr", "hole PSNR, dB", 2),
+    Column("composite_hole_psnr", "hole PSNR of the composite, dB", 2),
     Column("best_of_k_hole_psnr", "best of K by truth (bound)", 2),
     Column("hole_ssim", "hole SSIM", 3),
     Column("ssim", "SSIM", 3),
@@ -36,7 +37,16 @@ COLUMNS = (
     Column("diversity", "diversity", 3),
     Column("known_psnr", "known PSNR of the render, dB", 2),
 )
-COMPARED = ("hole_psnr", "hole_ssim", "feature_distance", "lpips", "lpips_hole", "identity", "laplacian_ratio")
+COMPARED = (
+    "hole_psnr",
+    "composite_hole_psnr",
+    "hole_ssim",
+    "feature_distance",
+    "lpips",
+    "lpips_hole",
+    "identity",
+    "laplacian_ratio",
+)
 
 
 def per_image(rows: Iterable[Row], name: str) -> dict[str, float]:
@@ -140,7 +150,7 @@ def _differences(by_method: Mapping[str, list[Row]], against: str) -> str:
 
 NOTES = """\
 Medians over images (averaged over seeds before). PSNR: clipped render, hole pixels x channels, range 2. "Best of K by
-truth" chooses the start by the truth: a bound, no result. SSIM and all that follows it but the last are of the
+truth" chooses the start by the truth: a bound, no result. Hole SSIM and all that follows it but the last are of the
 composite. Feature distance and Frechet distance: the judging network, which no search sees. Laplacian and high-band
 ratio: detail in the hole / detail around it, 1 like its surroundings, less is blur; seam: 1 is invisible; diversity:
 root mean square difference between the starts' holes. Renders + gradients: of the generator, for one image. Seconds:

@@ -104,6 +104,11 @@ BAD = {
     "unknown in config": (lambda: config.build_method(config.RestoreConfig(method="x")), "unknown method 'x'"),
     "not fitted": (lambda: config.build_method(config.named("ridge")), "--fit_data"),
     "composite": (lambda: config.build_method(config.RestoreConfig(composite="x")), "unknown composite"),
+    "reach": (lambda: config.build_method(config.RestoreConfig(reach=0.0)), "config.reach must be above 0"),
+    "band": (
+        lambda: config.build_method(config.RestoreConfig(composite="harmonised", band=0)),
+        "config.band must be above 0",
+    ),
     "noise": (lambda: baselines.ridge(TRAINING, noise=0.0), "noise must be above 0"),
     "setting": (lambda: config.apply_overrides(config.RestoreConfig(), {"search.x": 1}), "unknown setting 'search.x'"),
     "deep setting": (lambda: config.apply_overrides(config.RestoreConfig(), {"a.b.c": 1}), "unknown setting 'a.b.c'"),

@@ -161,6 +161,27 @@ def test_report_compares_pairs():
         table.report(rows, against="c")
 
 
+def test_rows_from_before_a_figure_was_measured_make_tables():
+    """The hole PSNR of the composite stands beside the render's, and is a dash where no row has it."""
+    pair = dict(embedding=[0.0, 1.0], true_embedding=[0.0, 1.0])
+    rows = [row(1, hole_psnr=20.0, **pair), row(1, method="b", hole_psnr=21.0, composite_hole_psnr=24.0, **pair)]
+    lines = table.report(rows, against="a").splitlines()
+    assert any(line.startswith("| a | 1 | 20.00 | - |") for line in lines)
+    assert any(line.startswith("| b | 1 | 21.00 | 24.00 |") for line in lines)
+    assert any(line.startswith("| b | +1 [+1, +1] | - |") for line in lines)
+
+
+def test_settings_of_other_composites_do_not_count():
+    """Rows from before there were composites with settings of their own are those of the same settings."""
+
+    def decided(**settings):
+        return grid.settings_of(grid.NamedConfig("a", config.RestoreConfig(**settings)), {})["config"]
+
+    assert decided(composite="hard").keys().isdisjoint({"reach", "band"})
+    assert decided(composite="feathered", reach=9.0) == decided(composite="feathered")
+    assert decided(composite="carried", reach=9.0) != decided(composite="carried")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Images, and a tiny generator and judge."""
