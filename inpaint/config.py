@@ -286,7 +286,9 @@ METHODS = {
     ),
     "brief": _published("brief", "gradient descent in W from random starts, no prior: the course brief"),
     "filipovski": _published(
-        "filipovski", "in Z, window-weighted L1 and a discriminator's prior (Filipovski et al., Yeh et al. 2017)"
+        "filipovski",
+        "in Z, window-weighted L1 and a discriminator's prior (Filipovski et al., Yeh et al. 2017)",
+        composite="poisson",
     ),
     "dcgan_completion": _published("dcgan_completion", "the same with clipped latents of a DCGAN (Amos 2016)"),
     "projector": _published("projector", "features in W and noise maps: NVlabs' projector (Karras et al. 2020)"),
