@@ -5,10 +5,11 @@
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 import stylegan_jax as sg
@@ -166,6 +167,19 @@ class _Attribute:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """The squared way from the guess along a direction; numbers, so that equal terms are one compiled program."""
+
+    direction: tuple[float, ...]
+
+    def __call__(self, candidate: Candidate, problem: Problem, context: Context) -> Array:
+        direction = jnp.asarray(self.direction, candidate.ws.dtype)
+        if direction.shape != candidate.ws.shape[-1:]:
+            raise ValueError(f"the direction held must be [{candidate.ws.shape[-1]}], got {list(direction.shape)}")
+        return losses.displacement(candidate.ws, context.guess, direction)
+
+
 _PLAIN = {
     "l2": (_l2, ()),
     "l1": (_l1, ()),
@@ -228,6 +242,26 @@ def attribute_term(
         raise ValueError(f'an attribute is asked of "composite" or "render", got {on!r}')
     _check_weight(attribute, weight)
     return Term(f"{ATTRIBUTE}{attribute}", float(weight), _Attribute(attribute, target, on, robust), ("classifier",))
+
+
+def hold_term(direction: Sequence[float], weight: float = 1.0) -> Term:
+    """Returns what keeps an edit during a search that begins with it: `weight * mean_l <direction, w_l - guess_l>^2`.
+
+    The search (`inpaint.Given`, guess = the edited latents) may then move every layer across the direction, but hardly
+    along it.
+
+    Args:
+        direction: `[w_dim]`; where its length is 1 / (standard deviation of W along it), the distance counts in those.
+        weight: at least 0.
+
+    Raises:
+        ValueError: a negative weight, or a direction that is no vector.
+    """
+    _check_weight("hold", weight)
+    found = np.asarray(direction, np.float64)
+    if found.ndim != 1 or not np.isfinite(found).all():
+        raise ValueError(f"the direction held must be finite and [w_dim], got {list(found.shape)}")
+    return Term("hold", float(weight), _Held(tuple(found.tolist())), ("guess",))
 
 
 def evaluate(

@@ -2,7 +2,7 @@
 """Terms of an objective for one image: data terms over measurements, priors over latents. Each returns a scalar."""
 
 from inpaint.losses.data import l1, l2
-from inpaint.losses.latent import mahalanobis, mean_distance, p_space, style_spread
+from inpaint.losses.latent import displacement, mahalanobis, mean_distance, p_space, style_spread
 from inpaint.losses.perceptual import PRACTICES, adversarial, discriminator_distance, masked_pair
 from inpaint.losses.semantic import attribute_loss, views
 
@@ -11,6 +11,7 @@ __all__ = [
     "adversarial",
     "attribute_loss",
     "discriminator_distance",
+    "displacement",
     "l1",
     "l2",
     "mahalanobis",
