@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image restoration in the latent space of a generator: problems, objectives, searches, selection, compositing."""
 
-from inpaint import baselines, losses, masks, methods, metrics, operators
+from inpaint import baselines, edit, losses, masks, methods, metrics, operators
 from inpaint.blend import feathered, hard
 from inpaint.framing import paste
-from inpaint.objective import Term, attribute_term, term
+from inpaint.objective import Term, attribute_term, hold_term, term
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.problem import Problem, read
 from inpaint.search.initialise import Encoded, Given, Mean, Prescreened, RandomMapping
@@ -36,8 +36,10 @@ __all__ = [
     "adam",
     "attribute_term",
     "baselines",
+    "edit",
     "feathered",
     "hard",
+    "hold_term",
     "losses",
     "masks",
     "methods",
