@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the pictures of the README, by its commands: `python docs/make_pictures.py` (some three minutes on two cores).
+"""Makes the pictures of the README, by its commands: `python docs/make_pictures.py` (some four minutes on two cores).
 
 Eileen Collins' portrait (NASA, public domain) comes with scikit-image.
 """
@@ -51,7 +51,7 @@ def constrained(folder: pathlib.Path) -> np.ndarray:
 
 
 def main() -> None:
-    """Writes contact_sheet.png, photograph.png, film.webp, constrained.png and masks.png beside this file."""
+    """Writes contact_sheet, photograph, constrained, edited and masks .png and film.webp beside this file."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         command(folder, "restore")
@@ -64,6 +64,9 @@ def main() -> None:
         shown += [skimage.io.imread(folder / f"out/photo/photo_{k}.png") for k in (1, 2)]
         skimage.io.imsave(DOCS / "photograph.png", np.concatenate([x[16:272, 96:352] for x in shown], 1))
         skimage.io.imsave(DOCS / "constrained.png", constrained(folder))
+        edit = ["--restored", "out/free", "--direction", "attribute:teeth_visible", "--output", "out/edit"]
+        command(folder, "edit", *edit)
+        shutil.copy(folder / "out/edit/edit_sheet.png", DOCS / "edited.png")
         kinds = ("mouth", "rectangles:0.1-0.4", "strokes:0.2-0.3", "brush:hard", "square", "noise:0.8")
         for kind in kinds:
             command(folder, "mask", "--kind", kind, "--size", "128", "--output", f"masks/{kinds.index(kind)}")

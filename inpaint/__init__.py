@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image restoration in the latent space of a generator: problems, objectives, searches, selection, compositing."""
 
-from inpaint import baselines, losses, masks, methods, metrics, operators
+from inpaint import baselines, edit, losses, masks, methods, metrics, operators
 from inpaint.blend import carried, feathered, hard, harmonised, poisson
 from inpaint.framing import paste
 from inpaint.objective import Term
@@ -14,7 +14,7 @@ from inpaint.search.saved import SavedSearch
 from inpaint.search.schedule import adam, warmup_cosine
 from inpaint.search.selection import Selection, select
 from inpaint.search.solve import solve
-from inpaint.terms import attribute_term, term
+from inpaint.terms import attribute_term, hold_term, term
 
 __all__ = [
     "Encoded",
@@ -38,9 +38,11 @@ __all__ = [
     "attribute_term",
     "baselines",
     "carried",
+    "edit",
     "feathered",
     "hard",
     "harmonised",
+    "hold_term",
     "losses",
     "masks",
     "methods",

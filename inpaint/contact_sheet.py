@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One picture for a person: what came in, what was asked, what was found."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from stylegan_jax import image_io
@@ -29,15 +31,50 @@ def contact_sheet(
     Returns:
         uint8 `[2 * (tile + 20), (k + 2) * tile, 3]`.
     """
-    soft = known[..., None]
-    hole = np.broadcast_to(1 - 2 * soft, image.shape)
-    blank = np.full((tile, tile, 3), 255, np.uint8)
-
-    def labelled(picture: np.ndarray | None, text: str) -> np.ndarray:
-        return image_io.labelled(blank if picture is None else image_io.enlarge(picture, tile), text)
-
-    top = [labelled(np.where(soft > 0, soft * image, 0), "input"), labelled(hole, "hole (white)")]
-    top += [labelled(picture, title) for picture, title in zip(restored, titles, strict=True)]
-    below = [labelled(truth, "truth" if truth is not None else ""), labelled(None, "")]
-    below += [labelled(picture, f"raw generator output {i}") for i, picture in enumerate(raw, 1)]
+    hole = np.broadcast_to(1 - 2 * known[..., None], image.shape)
+    top = [_tile(_shown(image, known), "input", tile), _tile(hole, "hole (white)", tile)]
+    top += [_tile(picture, title, tile) for picture, title in zip(restored, titles, strict=True)]
+    below = [_tile(truth, "truth" if truth is not None else "", tile), _tile(None, "", tile)]
+    below += [_tile(picture, f"raw generator output {i}", tile) for i, picture in enumerate(raw, 1)]
     return np.concatenate([np.concatenate(top, 1), np.concatenate(below, 1)], 0)
+
+
+def edit_sheet(
+    image: np.ndarray,
+    known: np.ndarray,
+    edited: np.ndarray,
+    raw: np.ndarray,
+    *,
+    titles: Sequence[Sequence[str]],
+    tile: int = 192,
+) -> np.ndarray:
+    """Returns a row of pictures for every result, its raw renders below them, and the input before the first.
+
+    Args:
+        image, known: as in `contact_sheet`.
+        edited, raw: `[k, s, h, w, c]`, s edits of k results.
+        titles: `[k][s]`.
+        tile: pixels that every image is enlarged to.
+
+    Returns:
+        uint8 `[2 * k * (tile + 20), (s + 1) * tile, 3]`.
+    """
+    rows = []
+    for i, (pictures, renders, names) in enumerate(zip(edited, raw, titles, strict=True)):
+        first = None if i else _shown(image, known)
+        top = [_tile(first, "" if i else "input", tile)]
+        top += [_tile(picture, name, tile) for picture, name in zip(pictures, names, strict=True)]
+        below = [_tile(None, "", tile), *(_tile(render, "raw generator output", tile) for render in renders)]
+        rows += [np.concatenate(top, 1), np.concatenate(below, 1)]
+    return np.concatenate(rows, 0)
+
+
+def _shown(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    soft = known[..., None]
+    return np.where(soft > 0, soft * image, 0)
+
+
+def _tile(picture: np.ndarray | None, text: str, size: int) -> np.ndarray:
+    """Returns a picture enlarged, or white where there is none, below a line of text."""
+    blank = np.full((size, size, 3), 255, np.uint8)
+    return image_io.labelled(blank if picture is None else image_io.enlarge(picture, size), text)

@@ -243,6 +243,10 @@ class Synthesis(nnx.Module):
         """Returns the blocks by name, from 4x4 up."""
         return {f"b{4 << i}": getattr(self, f"b{4 << i}") for i in range(len(self.config.widths) + 1)}
 
+    def affines(self) -> dict[str, tuple[int, nnx.Module]]:
+        """Returns none: a DCGAN has no styles."""
+        return {}
+
     def noise_shapes(self) -> dict[str, tuple[int, int]]:
         """Returns the shape of every noise map: there are none."""
         return {}

@@ -232,6 +232,11 @@ class Synthesis(nnx.Module):
         """Returns (name, block) from 4x4 up."""
         return [(f"b{4 << i}", getattr(self, f"b{4 << i}")) for i in range(len(self.config.widths))]
 
+    def affines(self) -> dict[str, tuple[int, EqualDense]]:
+        """Returns the index of its w and the affine layer of every style, `{"b8/style0": (2, affine), ...}`."""
+        styles = ((f"{name}/style{j}", getattr(block, f"style{j}")) for name, block in self.blocks() for j in (0, 1))
+        return {name: (index, style.affine) for index, (name, style) in enumerate(styles)}
+
     def noise_shapes(self) -> dict[str, tuple[int, int]]:
         """Returns the shape of every noise map, one for a block: `{"b4": (4, 4), "b8": (8, 8), ...}`."""
         return {f"b{4 << i}": (4 << i, 4 << i) for i in range(len(self.config.widths))}

@@ -143,6 +143,10 @@ class Synthesis(nnx.Module):
             index += len([name for name in names if name != "torgb"])
         return found
 
+    def affines(self) -> dict[str, tuple[int, layers.Dense]]:
+        """Returns the index of its w and the affine layer of every style, `{"b8/conv0": (1, affine), ...}`."""
+        return {name: (index, layer.affine) for name, layer, index in self._layers()}
+
     def styles(self, ws: Array) -> dict[str, Array]:
         """Returns every layer's style (StyleSpace, Wu et al. 2021): `{"b8/conv0": [n, in], ...}` for `ws`."""
         if ws.ndim != 3 or ws.shape[1:] != (self.config.num_ws, self.config.w_dim):

@@ -316,6 +316,14 @@ class Synthesis(nnx.Module):
         for shape in shapes:
             setattr(self, shape.name, SynthesisLayer(config, shape, rngs=rngs))
 
+    def affines(self) -> dict[str, tuple[int, layers.Dense]]:
+        """Returns the index of its w and the affine layer of "input" and of every layer, `{"L0_36_512": (1, affine)}`.
+
+        Those of "input" are a rotation and a shift of the image, `[w_dim, 4]`.
+        """
+        names = ("input", *self.layer_names)
+        return {name: (index, getattr(self, name).affine) for index, name in enumerate(names)}
+
     def noise_shapes(self) -> dict[str, tuple[int, int]]:
         """Returns no shape at all: StyleGAN3 has no noise inputs."""
         return {}

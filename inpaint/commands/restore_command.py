@@ -255,6 +255,7 @@ class _Restorer:
         return {
             "image": "sample portrait" if source is None else str(source.image),
             "mask": None if source is None or source.mask is None else str(source.mask),
+            "checkpoint": _GENERATOR.value,
             "inputs": {
                 "image_sha256": None if source is None else checkpoint.file_sha256(source.image),
                 "mask_sha256": None if source is None or source.mask is None else checkpoint.file_sha256(source.mask),

@@ -13,7 +13,15 @@ from inpaint.losses.data import (
     window_l1,
     window_weight,
 )
-from inpaint.losses.latent import cosine_spread, geocross, mahalanobis, mean_distance, p_space, style_spread
+from inpaint.losses.latent import (
+    cosine_spread,
+    displacement,
+    geocross,
+    mahalanobis,
+    mean_distance,
+    p_space,
+    style_spread,
+)
 from inpaint.losses.noise import noise_regularizer
 from inpaint.losses.perceptual import (
     PRACTICES,
@@ -30,6 +38,7 @@ __all__ = [
     "attribute_loss",
     "cosine_spread",
     "discriminator_distance",
+    "displacement",
     "floored",
     "geocross",
     "gradient_l1",

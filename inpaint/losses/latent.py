@@ -22,6 +22,12 @@ def mahalanobis(ws: Array, mean: Array, whitening: Array) -> Array:
     return jnp.mean(jnp.square((ws - jnp.atleast_2d(mean)) @ whitening))
 
 
+def displacement(ws: Array, reference: Array, direction: Array) -> Array:
+    """Returns `mean_l <n, w_l - r_l>^2`, how far `ws` left `reference` (both `[num_ws, w_dim]`) along n = `direction`
+    `[w_dim]`; what is orthogonal to n is free. A scalar."""
+    return jnp.mean(jnp.square((ws - reference) @ direction))
+
+
 def p_space(ws: Array) -> Array:
     """Returns `LeakyReLU_5(w)`, which undoes the last activation of a mapping network; any shape.
 

@@ -7,6 +7,7 @@ from inpaint.terms import data, prior
 from inpaint.terms import networks as _networks
 from inpaint.terms.data import floored_l2, window_l1
 from inpaint.terms.networks import FEATURES, attribute_term, check_features, locality, multiscale
+from inpaint.terms.prior import hold_term
 
 __all__ = [
     "FEATURES",
@@ -14,6 +15,7 @@ __all__ = [
     "attribute_term",
     "check_features",
     "floored_l2",
+    "hold_term",
     "locality",
     "multiscale",
     "term",

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Terms about latents and noise maps."""
 
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from inpaint import losses
-from inpaint.objective import Candidate, Context
+from inpaint.objective import Candidate, Context, Term, checked_weight
 from inpaint.problem import Problem
 from stylegan_jax import encoders
 
@@ -68,3 +73,36 @@ def noise_regularizer(candidate: Candidate, problem: Problem, context: Context) 
     if not candidate.inputs.noise:
         raise ValueError("the term noise_regularizer is about noise maps that are searched, and this space has none")
     return losses.noise_regularizer(candidate.inputs.noise)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """The squared way from the guess along a direction; numbers, so that equal terms are one compiled program."""
+
+    direction: tuple[float, ...]
+
+    def __call__(self, candidate: Candidate, problem: Problem, context: Context) -> Array:
+        ws = _ws(candidate, "hold")
+        direction = jnp.asarray(self.direction, ws.dtype)
+        if direction.shape != ws.shape[-1:]:
+            raise ValueError(f"the direction held must be [{ws.shape[-1]}], got {list(direction.shape)}")
+        return losses.displacement(ws, context.guess, direction)
+
+
+def hold_term(direction: Sequence[float], weight: float = 1.0) -> Term:
+    """Returns what keeps an edit during a search that begins with it: `weight * mean_l <direction, w_l - guess_l>^2`.
+
+    The search (`inpaint.Given`, guess = the edited latents) may then move every layer across the direction, but hardly
+    along it.
+
+    Args:
+        direction: `[w_dim]`; where its length is 1 / (standard deviation of W along it), the distance counts in those.
+        weight: at least 0.
+
+    Raises:
+        ValueError: a negative weight, or a direction that is no vector.
+    """
+    weight, found = checked_weight("hold", weight), np.asarray(direction, np.float64)
+    if found.ndim != 1 or not np.isfinite(found).all():
+        raise ValueError(f"the direction held must be finite and [w_dim], got {list(found.shape)}")
+    return Term("hold", weight, _Held(tuple(found.tolist())), ("guess",))
