@@ -374,6 +374,11 @@ def composite(config: RestoreConfig, raw: np.ndarray, image: np.ndarray, known: 
     return np.asarray(COMPOSITES[config.composite].function(config, raw, image, known))
 
 
+def paste_sigma(config: RestoreConfig) -> float:
+    """Returns how far results are blended into a whole photograph, in pixels of the generator (`inpaint.paste`)."""
+    return 0.0 if config.composite == "hard" else config.feather
+
+
 def takes_features(config: RestoreConfig) -> bool:
     """Returns whether the source of the method takes LPIPS, in whose place the discriminator's features may stand."""
     found = methods.METHODS.get(config.method)

@@ -45,7 +45,8 @@ class Restored:
     def config(self) -> _config.RestoreConfig:
         """How composites were made; all else is as it is by default."""
         stored = self.settings["config"]
-        return _config.RestoreConfig(composite=stored["composite"], feather=stored["feather"])
+        names = ("composite", *(name for kind in _config.COMPOSITES.values() for name in kind.settings))
+        return _config.RestoreConfig(**{name: stored[name] for name in names if name in stored})
 
     def composites(self, raw: np.ndarray) -> np.ndarray:
         """Returns renders `[..., h, w, c]` with the known pixels of the input, as the restoration made them."""
@@ -68,7 +69,7 @@ def read_settings(folder: str | os.PathLike) -> dict[str, Any]:
     try:
         found = json.loads((folder / output.CONFIG).read_text(encoding="utf-8"))
         stored, _, _ = found["config"], found["inputs"]["image_sha256"], found["options"]["mask_band"]
-        whole = stored["composite"] in _config.COMPOSITES and stored["feather"] > 0
+        whole = stored["composite"] in _config.COMPOSITES
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / output.CONFIG} cannot be read; restore the image again") from error
     if not whole:

@@ -33,7 +33,14 @@ POSITIONAL = {
 # Methods without a docstring of their own, with the reason.
 UNDOCUMENTED = {
     "candidates": "documented in the protocol Initialisation",
-    "draw": "documented in the protocol Initialisation",
+    "draw": "documented in the protocol Initialisation, in Space and in Part",
+    "holds": "documented in Space",
+    "has_ws": "documented in Space",
+    "to_inputs": "documented in Space",
+    "from_inputs": "documented in Space",
+    "lifted": "documented in Space",
+    "add": "documented in Part",
+    "of": "documented in Part",
     "set_state": "the pickle protocol's own",
     "resolution": "a property named in its class",
     "present": "a property named in its class",

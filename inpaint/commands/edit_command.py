@@ -21,7 +21,7 @@ from absl import flags
 
 import inpaint
 import stylegan_jax as sg
-from inpaint import contact_sheet, edit, framing, output, restored, terms
+from inpaint import config, contact_sheet, edit, framing, output, restored, terms
 from stylegan_jax import checkpoint, classifiers, image_io, rendering
 from stylegan_jax.generator import Pyramid
 
@@ -326,6 +326,6 @@ def _write_pictures(
     frame, photo = found.prepared.frame, found.prepared.photograph
     image_io.write_image(folder / f"edited_{name}", frame.shown(picture))
     if not frame.whole:
-        sigma = found.config.feather if found.config.composite == "feathered" else 0
+        sigma = config.paste_sigma(found.config)
         levels = framing.paste(photo.levels, photo.known, picture, frame=frame, sigma=sigma)
         image_io.write_image(folder / f"photo_{name}", levels, profile=photo.profile)

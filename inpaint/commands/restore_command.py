@@ -380,7 +380,7 @@ class _Restorer:
         # What is written must be what the stored latents give when they are rendered again, to the last bit.
         raw = selection.images if noise is None else rendering.render(self.model, selection.ws, noise=noise)
         restored = self.composites(raw, prepared)
-        sigma = 0 if self.config.composite == "hard" else self.config.feather
+        sigma = _config.paste_sigma(self.config)
         paste = functools.partial(framing.paste, photo.levels, photo.known, frame=frame, sigma=sigma)
         photos = [] if frame.whole else [paste(picture) for picture in restored]
 

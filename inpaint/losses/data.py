@@ -97,15 +97,15 @@ def gradient_l1(prediction: Array, target: Array, known: Array) -> Array:
 
 
 def laplacian_l1(prediction: Array, target: Array, known: Array) -> Array:
-    """Returns the mean absolute difference of second differences; the arguments are those of `gradient_l1`."""
+    """Returns the mean absolute difference of second differences, a scalar; arguments are those of `gradient_l1`."""
     return _differences(prediction, target, known, (1.0, -2.0, 1.0))
 
 
 def shifted_l2(prediction: Array, target: Array, known: Array, *, shift: int = 1) -> Array:
     """Returns the mean of `l2` over the image and its four shifts by `shift` pixels, the hole moving along.
 
-    The same prediction has to fit all of them, so that what fits one pixel grid alone does not pay. Arguments as those
-    of `gradient_l1`.
+    The same prediction has to fit all of them, so that what fits one pixel grid alone does not pay. A scalar; arguments
+    as those of `gradient_l1`.
     """
     target = jnp.where(known[..., None] > 0, target, 0)
     errors = []

@@ -18,6 +18,7 @@ def robust_unsupervised(
     steps: int = 450,
     lr_scale: float = 1.0,
     features: str = "lpips",
+    smallest: int = 16,
     initialisation: Initialisation | None = None,
     others: tuple[Term, ...] = (),
 ) -> Method:
@@ -30,10 +31,11 @@ def robust_unsupervised(
         steps: of all phases together, at least 3.
         lr_scale: factor of all step lengths; published 1, for a W of 512 dimensions.
         features: who compares: "lpips" as published, or "discriminator_features".
+        smallest: image of the pyramid, in pixels.
         initialisation: where starts begin; by default the mean of W.
         others: more terms of the objective.
     """
-    terms = (multiscale(features), *others)
+    terms = (multiscale(features, smallest=smallest), *others)
     spaces = ((latents.W, 0.08), (latents.WPLUS, 0.02), (latents.WPLUSPLUS, 0.005))
     counts = split_steps(steps, (1, 1, 1))
     phases = tuple(

@@ -119,8 +119,8 @@ def merge_context(graph: Any, arrays: tuple[Any, Context]) -> Context:
     return arrays[1]._replace(generator=generator, networks=networks)
 
 
-def host(context: Context, c: Array | None, key: Array, phase: Phase) -> latents.Host:
-    """Returns what a variable of the phase's space is read with."""
+def host(key: Array, context: Context, c: Array | None, phase: Phase) -> latents.Host:
+    """Returns what a variable of the phase's space is read with; `c` is a label `[c_dim]`."""
     p_space = None if context.p_space is None else (context.p_space.mean, context.p_space.deviation)
     return latents.Host(context.generator, c, key, p_space, phase.noise)
 
@@ -131,7 +131,7 @@ def _evaluate_one(v: Variable, lane: Lanes, context: Context, phase: Phase, step
     context = context._replace(guess=lane.guess)
     key = jax.random.fold_in(jax.random.wrap_key_data(lane.key), _AFTERWARDS if step is None else step)
     space_key, noise_key, term_key, shake_key = jax.random.split(key, 4)
-    inputs = phase.space.to_inputs(host(context, lane.c, space_key, phase), v)
+    inputs = phase.space.to_inputs(host(space_key, context, lane.c, phase), v)
     if step is not None and phase.shake is not None and inputs.ws is not None:
         inputs = inputs._replace(ws=phase.shake(shake_key, inputs.ws, context, step / phase.steps))
     image = latents.render(context.generator, inputs, noise=phase.noise, key=noise_key)
@@ -223,7 +223,7 @@ def _lift(
         def one(v: Variable, lane: Lanes) -> Variable:
             key = jax.random.fold_in(jax.random.wrap_key_data(lane.key), _AFTERWARDS)
             # What draws its latents hands over those of its final render.
-            found = host(context, lane.c, jax.random.split(key, 4)[0], target)
+            found = host(jax.random.split(key, 4)[0], context, lane.c, target)
             return latents.lift(found, v, source=source.space, target=target.space)
 
         return jax.vmap(one)(v, lanes)
@@ -238,7 +238,7 @@ def _to_ws(v: Variable, lanes: Lanes, arrays: Any, *, graph: Any, mesh: Mesh | N
 
         def one(v: Variable, lane: Lanes) -> Array | None:
             key = jax.random.fold_in(jax.random.wrap_key_data(lane.key), _AFTERWARDS)
-            found = host(context, lane.c, jax.random.split(key, 4)[0], phase)
+            found = host(jax.random.split(key, 4)[0], context, lane.c, phase)
             return phase.space.to_inputs(found, v).ws
 
         return jax.vmap(one)(v, lanes)

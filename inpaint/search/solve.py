@@ -158,7 +158,7 @@ def _draw(
         c = latents.random_labels(c_key, c_dim, 1)
         c = c if c is None else c[0].astype(context.w_mean.dtype)
         c = c if label is None else label
-        v = initialisation.draw(loop.host(context, c, v_key, phase), context._replace(guess=guess), phase.space)
+        v = initialisation.draw(loop.host(v_key, context, c, phase), context._replace(guess=guess), phase.space)
         return Begun(v, c, jax.random.key_data(jax.random.fold_in(own, _STEPS)))
 
     return jax.vmap(one)(ids, candidates, guesses)

@@ -79,7 +79,7 @@ def clipped(low: float, high: float) -> optax.GradientTransformation:
 
 
 def onto_l1_ball(x: Array, radius: float) -> Array:
-    """Returns the point nearest to `x` (any shape) with `sum |x| <= radius`.
+    """Returns the point `[...]` nearest to `x` `[...]` with `sum |x| <= radius`.
 
     By sorting (Duchi et al. 2008, "Efficient Projections onto the l1-Ball", figure 1): values shrink by one threshold.
     """

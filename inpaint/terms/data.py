@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Terms that compare a render with the measurement, or the hole with what surrounds it, value by value."""
+"""Terms that compare a render `[h, w, c]` with the measurement, or its hole with what surrounds it, value by value.
+
+Each returns a scalar.
+"""
 
 import dataclasses
 

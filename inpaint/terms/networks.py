@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Terms that ask a network: distances of features, a critic, a classifier."""
+"""Terms that ask a network about a render `[h, w, c]`: distances of features, a critic, a classifier.
+
+Each returns a scalar.
+"""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Terms about latents and noise maps."""
+"""Terms about latents `[num_ws, w_dim]` and noise maps `[r, r]` of a candidate. Each returns a scalar."""
 
 import dataclasses
 from collections.abc import Sequence

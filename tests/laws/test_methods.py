@@ -15,7 +15,7 @@ from stylegan_jax import stylegan2
 from stylegan_jax.encoders import masked
 
 KEY = jax.random.key(3)
-SIZE = 16
+SIZE = 8
 FEATURES = dict(features="discriminator_features")
 SMALL = {
     "filipovski": dict(window=3, truncation_psi=0.7),
@@ -24,6 +24,7 @@ SMALL = {
     "pivotal_tuning": FEATURES | dict(stop=1e-6, locality_weight=0.1),
     "sphinx": FEATURES | dict(encoder=(6, 4), decoder=(5,)),
     "pulse": dict(maps=2),
+    "robust_unsupervised": FEATURES | dict(smallest=4),
 } | {
     name: FEATURES
     for name in (
@@ -33,7 +34,6 @@ SMALL = {
         "in_domain",
         "style_deltas",
         "style_space",
-        "robust_unsupervised",
     )
 }
 
@@ -42,19 +42,19 @@ SMALL = {
 def model():
     """Returns a tiny generator with discriminator and encoder, float64."""
     with jax.enable_x64(True):
-        config = sg.GeneratorConfig(widths=(4, 4, 3), z_dim=5, w_dim=5, mapping_layers=2)
+        config = sg.GeneratorConfig(widths=(4, 3), z_dim=5, w_dim=5, mapping_layers=2)
         generator = sg.Generator(config, rngs=nnx.Rngs(0))
-        judge = stylegan2.DiscriminatorConfig(widths=(4, 4, 3), minibatch_channels=0)
+        judge = stylegan2.DiscriminatorConfig(widths=(4, 3), minibatch_channels=0)
         discriminator = stylegan2.Discriminator(judge, rngs=nnx.Rngs(1))
         statistics = sg.estimate_w_statistics(jax.random.key(0), generator, samples=500)
-        encoder_config = masked.MaskedEncoderConfig(num_ws=6, w_dim=5, widths=(4, 4, 4), features=8)
+        encoder_config = masked.MaskedEncoderConfig(num_ws=4, w_dim=5, widths=(4, 4), features=8)
         encoder = masked.MaskedEncoder(encoder_config, rngs=nnx.Rngs(2))
         return sg.Model(generator, discriminator=discriminator, w_statistics=statistics, encoder=encoder)
 
 
 def problem(seeds):
     known = np.ones((SIZE, SIZE), np.float32)
-    known[4:10, 5:12] = 0
+    known[2:6, 3:7] = 0
     images = [np.random.default_rng(seed).uniform(-1, 1, (SIZE, SIZE, 3)) for seed in seeds]
     mask = inpaint.operators.Mask.checked(known)
     return inpaint.Problem.stack([inpaint.Problem.observe(image, mask) for image in images])
