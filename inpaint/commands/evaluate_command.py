@@ -27,11 +27,11 @@ from absl import flags
 
 import stylegan_jax as sg
 from inpaint import config as _config
-from inpaint import masks
+from inpaint import masks, operators
 from inpaint.commands import hosts, networks
 from inpaint.experiments import sheet, table
 from inpaint.experiments.estimate import seconds_per_image
-from inpaint.experiments.grid import Grid, NamedConfig, load_portraits, settings_of
+from inpaint.experiments.grid import Degradation, Grid, NamedConfig, Task, load_portraits, settings_of
 from inpaint.experiments.measure import MEASURED_BY, check_measured
 from inpaint.experiments.parse import parse_method
 from inpaint.experiments.records import Identity, Records, fingerprint
@@ -55,7 +55,15 @@ _METHODS = flags.DEFINE_list(
     f"Methods: {', '.join(_config.METHODS)}, or config files; by default what restore would take.",
 )
 _MASKS = flags.DEFINE_list("masks", ["centre"], f"Masks: {', '.join(masks.KNOWN)}; see the README.")
-_MASK_SEED = flags.DEFINE_integer("mask_seed", 0, "Of the masks; every method and seed meets the same ones.")
+_DEGRADATIONS = flags.DEFINE_list(
+    "degradations",
+    [],
+    f"Other degradations, several at once joined by +: {', '.join(operators.KNOWN)}; see docs/degradations.md. With "
+    "them and no --masks there are no masks.",
+)
+_MASK_SEED = flags.DEFINE_integer(
+    "mask_seed", 0, "Of masks and degradations; every method and seed meets the same ones."
+)
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Of the searches.")
 _STARTS = flags.DEFINE_integer("starts", None, "Latents optimised for every image, in all methods.")
 _STEPS = flags.DEFINE_integer("steps", None, "Optimisation steps, in all methods.")
@@ -149,6 +157,32 @@ def _settings(
     return settings_of(method, json.loads(json.dumps(shared)))
 
 
+def _tasks(model: sg.Model) -> tuple[Task, ...]:
+    """Returns masks and degradations."""
+    without = _DEGRADATIONS.value and flags.FLAGS["masks"].using_default_value
+    found = () if without else tuple(masks.parse(text) for text in _MASKS.value)
+    for text in _DEGRADATIONS.value:
+        # Wrong ones are told before anything is run.
+        channels = model.generator.config.image_channels
+        operators.parse(text, size=model.resolution, key=jax.random.key(0), channels=channels)
+    return found + tuple(Degradation(text) for text in _DEGRADATIONS.value)
+
+
+def _check_tasks(methods: tuple[NamedConfig, ...], model: sg.Model) -> None:
+    """Raises ValueError where a method cannot do what --degradations asks for."""
+    for text in _DEGRADATIONS.value:
+        channels = model.generator.config.image_channels
+        operator = operators.parse(text, size=model.resolution, key=jax.random.key(0), channels=channels)
+        for method in methods if operator.known is None else ():
+            named = _config.METHODS[method.config.method]
+            needs = _config.build_method(method.config).needs if named.searches else frozenset({"a mask"})
+            if {"a mask", "guess"} & needs:
+                raise ValueError(
+                    f"the method {method.label} fills holes, and {text} leaves none; take one that searches without an "
+                    "encoder, such as latent_search"
+                )
+
+
 def _grid(model: sg.Model) -> Grid:
     default = [_config.default_method(has_encoder=model.encoder is not None)]
     methods = tuple(
@@ -158,11 +192,12 @@ def _grid(model: sg.Model) -> Grid:
     for method in methods:
         if _config.METHODS[method.config.method].searches:
             networks.constrain(method.config)
-    generators = tuple(masks.parse(text) for text in _MASKS.value)
+    generators = _tasks(model)
     _unique("methods", [method.label for method in methods])
     _unique("masks", [generator.name for generator in generators])
     if not methods or not generators:
         raise ValueError("--methods and --masks must name one each at least")
+    _check_tasks(methods, model)
     portraits = load_portraits(_DATA.value, resolution=model.resolution, split=_SPLIT.value, limit=_LIMIT.value)
     portraits = portraits._replace(images=data.with_channels(portraits.images, model.generator.config.image_channels))
     return Grid(methods, generators, portraits, _seeds(_SEEDS.value), _MASK_SEED.value)

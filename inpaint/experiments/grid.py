@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an evaluation runs: methods, masks, images and seeds, in batches of images that share a program."""
+"""What an evaluation runs: methods, masks or other degradations, images and seeds, in batches of images that share a
+program."""
 
 import dataclasses
 import hashlib
@@ -9,11 +10,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from inpaint import masks
+from inpaint import masks, operators
 from inpaint.config import COMPOSITES, RestoreConfig, takes_features
 from inpaint.experiments.records import Identity, Records
+from inpaint.problem import Problem
+from stylegan_jax import image_io
 from stylegan_jax.training import data
 
 
@@ -65,19 +69,32 @@ class NamedConfig:
     config: RestoreConfig
 
 
+class Degradation(NamedTuple):
+    """A degradation other than a mask, by its text (`inpaint.operators.parse`), in the place of a mask."""
+
+    name: str
+
+
+Task = masks.Generator | Degradation  # what is done to an image before it is restored
+
+
 class Unit(NamedTuple):
-    """Images of one method, mask and seed that are restored together: `index` into the portraits."""
+    """Images of one method, task and seed that are restored together: `index` into the portraits."""
 
     method: NamedConfig
-    mask: masks.Generator
+    mask: Task
     seed: int
     index: tuple[int, ...]
 
 
 def draw_mask(generator: masks.Generator, image_id: int, size: int, *, seed: int) -> np.ndarray:
     """Returns the mask `[size, size]` of one image: it depends on nothing but these arguments."""
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(generator.name.encode()) & 0x7FFFFFFF)
-    return generator(jax.random.fold_in(key, int(image_id)), size)
+    return generator(_key(generator, image_id, seed=seed), size)
+
+
+def _key(task: Task, image_id: int, *, seed: int) -> jax.Array:
+    named = jax.random.fold_in(jax.random.key(seed), zlib.crc32(task.name.encode()) & 0x7FFFFFFF)
+    return jax.random.fold_in(named, int(image_id))
 
 
 def inputs_digest(image: np.ndarray, known: np.ndarray) -> str:
@@ -89,22 +106,38 @@ def inputs_digest(image: np.ndarray, known: np.ndarray) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Every combination of methods, masks, portraits and seeds; `mask_seed` is that of all masks."""
+    """Every combination of methods, tasks, portraits and seeds; `mask_seed` is that of all masks and degradations."""
 
     methods: tuple[NamedConfig, ...]
-    masks: tuple[masks.Generator, ...]
+    masks: tuple[Task, ...]
     portraits: Portraits
     seeds: tuple[int, ...]
     mask_seed: int = 0
 
-    def known(self, mask: masks.Generator, i: int) -> np.ndarray:
-        """Returns the mask `[h, w]` of portrait `i`."""
+    def known(self, mask: Task, i: int) -> np.ndarray:
+        """Returns the mask `[h, w]` of portrait `i`: 0 everywhere for a degradation that shows no pixel as it is."""
         size = self.portraits.images.shape[1]
-        return draw_mask(mask, int(self.portraits.ids[i]), size, seed=self.mask_seed)
+        if not isinstance(mask, Degradation):
+            return draw_mask(mask, int(self.portraits.ids[i]), size, seed=self.mask_seed)
+        known = self._operator(mask, i)[0].known
+        return np.zeros((size, size), np.float32) if known is None else np.asarray(known)
+
+    def _operator(self, task: Degradation, i: int) -> tuple[operators.Operator, jax.Array]:
+        key, noise_key = jax.random.split(_key(task, int(self.portraits.ids[i]), seed=self.mask_seed))
+        size, channels = self.portraits.images.shape[1], self.portraits.images.shape[3]
+        return operators.parse(task.name, size=size, key=key, channels=channels), noise_key
+
+    def problem(self, mask: Task, i: int) -> Problem:
+        """Returns what is asked about portrait `i`."""
+        truth = jnp.asarray(image_io.from_uint8(self.portraits.images[i]))
+        if not isinstance(mask, Degradation):
+            return Problem.observe(truth, operators.Mask.checked(self.known(mask, i)))
+        operator, noise_key = self._operator(mask, i)
+        return Problem.observe(truth, operator, key=noise_key)
 
     def wanted(
         self, records: Records, fingerprints: dict[str, str], *, shard: tuple[int, int] = (0, 1)
-    ) -> Iterator[tuple[NamedConfig, masks.Generator, int, int, bool]]:
+    ) -> Iterator[tuple[NamedConfig, Task, int, int, bool]]:
         """Yields method, mask, seed, number of the portrait, and whether that row is finished.
 
         Raises:

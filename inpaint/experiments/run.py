@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -16,7 +15,6 @@ from inpaint.experiments.grid import Grid, NamedConfig, Unit, inputs_digest
 from inpaint.experiments.measure import Restored, measure
 from inpaint.experiments.records import Row
 from inpaint.metrics.judge import LoadedJudge
-from inpaint.operators import Mask
 from inpaint.output import file_name
 from inpaint.problem import Problem
 from inpaint.search.memory import default_chunk
@@ -95,9 +93,7 @@ class Runner:
         portraits = self.grid.portraits.take(index)
         truths = image_io.from_uint8(portraits.images)
         known = np.stack([self.grid.known(unit.mask, i) for i in index])
-        problem = Problem.stack(
-            [Problem.observe(jnp.asarray(x), Mask.checked(k)) for x, k in zip(truths, known, strict=True)]
-        )
+        problem = Problem.stack([self.grid.problem(unit.mask, i) for i in index])
         result = solve(
             self.model,
             problem,
@@ -110,9 +106,12 @@ class Runner:
         )
         selection = select(result, keep=1, by=search.select)
         raw = selection.images[:, 0]
-        composites = np.stack(
-            [_config.composite(unit.method.config, r, x, k) for r, x, k in zip(raw, truths, known, strict=True)]
-        )
+        if problem.operator.known is None:
+            composites = np.clip(raw, -1, 1)
+        else:
+            composites = np.stack(
+                [_config.composite(unit.method.config, r, x, k) for r, x, k in zip(raw, truths, known, strict=True)]
+            )
         restored = Restored(raw, composites, result.raw, truths, known)
         figures = measure(restored, self.judge, networks=self.metric_networks)
         rows = []

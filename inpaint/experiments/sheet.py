@@ -16,7 +16,7 @@ from stylegan_jax import image_io
 def write_sheets(
     folder: pathlib.Path, grid: Grid, records: Records, *, lines: int = 6, tile: int = 128
 ) -> list[pathlib.Path]:
-    """Writes a sheet for every mask whose pictures are there: holes, every method's composites, the truth.
+    """Writes a sheet for every task whose pictures are there: what is given, every method's composites, the truth.
 
     Args:
         folder: of the evaluation; sheets go to its subfolder `sheets`.
@@ -42,8 +42,9 @@ def write_sheets(
 
 def _line(folder, grid: Grid, records: Records, mask, i: int, *, tile: int) -> np.ndarray | None:
     truth = image_io.from_uint8(grid.portraits.images[i])
-    known = grid.known(mask, i)[..., None]
-    pictures: list[tuple[str, np.ndarray | None]] = [("hole", np.where(known > 0, truth, 0))]
+    given = np.clip(np.asarray(grid.problem(mask, i).measurement), -1, 1)
+    # What is no image has no picture.
+    pictures: list[tuple[str, np.ndarray | None]] = [("given", given if given.ndim == 3 else None)]
     for method in grid.methods:
         row = records.rows.get(Identity(method.label, mask.name, grid.portraits.names[i], grid.seeds[0]))
         path = None if row is None else picture_path(folder, row)

@@ -81,7 +81,9 @@ def test_spreads_of_latents(name, x64):
     assert float(value) == pytest.approx(0, abs=1e-9) and np.isfinite(gradient).all()
     # Half of all pairs are opposite.
     opposite = loss(jnp.stack([w, -w]))
-    assert float(opposite) == pytest.approx({"geocross": math.pi**2 * 512 / 8 / 2, "cosine_spread": 1.0}[name], rel=1e-9)
+    assert float(opposite) == pytest.approx(
+        {"geocross": math.pi**2 * 512 / 8 / 2, "cosine_spread": 1.0}[name], rel=1e-9
+    )
     ws = normal(1, 5, 512)
     assert float(loss(ws)) == pytest.approx(float(loss(ws[::-1])), rel=1e-12)
 
