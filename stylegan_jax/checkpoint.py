@@ -26,7 +26,7 @@ from orbax.checkpoint import v1 as ocp
 
 from stylegan_jax import dcgan, latents, parameters, stylegan1, stylegan1_tensorflow, stylegan2, stylegan3
 from stylegan_jax.classifiers import celebahq, convolutional, resnet
-from stylegan_jax.encoders import encoding, masked, single_head, style
+from stylegan_jax.encoders import encoding, linear, masked, single_head, style
 from stylegan_jax.features import alexnet, arcface, inception, judge, lpips, squeezenet, vgg
 from stylegan_jax.generator import StyleGenerator
 
@@ -67,6 +67,7 @@ _KINDS = {
         convolutional.ConvolutionalConfig,
     ),
     "masked.MaskedEncoder": (masked.MaskedEncoder, masked.MaskedEncoderConfig),
+    "linear.LinearEncoder": (linear.LinearEncoder, linear.LinearEncoderConfig),
     "style.StyleEncoder": (style.StyleEncoder, style.StyleEncoderConfig),
     "single_head.SingleHeadEncoder": (single_head.SingleHeadEncoder, single_head.SingleHeadEncoderConfig),
 }

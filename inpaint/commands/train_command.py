@@ -5,8 +5,8 @@
     python -m inpaint train --data faces64.npz --split train --check tune --output runs/teeth \
         --config configs/classifier_teeth.py
 
-The type of the settings says which: an EncoderTrainConfig (the default) an encoder, a ClassifierTrainConfig a
-classifier of one attribute, whose labels are an array of the npz.
+The type of the settings says which: an EncoderTrainConfig (the default) an encoder, a LinearEncoderTrainConfig one that
+is fitted in closed form, a ClassifierTrainConfig a classifier of one attribute, whose labels are an array of the npz.
 
 `restore` and `evaluate` use an encoder when they are told `--encoder runs/encoder/model`, or when it lies in the folder
 `encoder` of the generator's checkpoint. Settings come from `--config FILE` and `--config.NAME=VALUE`; a run stops and
@@ -23,9 +23,11 @@ from ml_collections import config_flags
 import stylegan_jax as sg
 from inpaint.learned import attribute_classifier, default_config
 from inpaint.learned.attribute_classifier import ClassifierTrainConfig, ClassifierTrainer
+from inpaint.learned.linear_encoder import LinearEncoderTrainConfig, LinearEncoderTrainer
 from inpaint.learned.masked_encoder import EncoderTrainConfig, EncoderTrainer
 from stylegan_jax import checkpoint, command_line
 from stylegan_jax.encoders import MaskedEncoder
+from stylegan_jax.encoders.encoding import Encoder
 from stylegan_jax.training import data
 
 _DATA = flags.DEFINE_string("data", None, "Training images: a folder, or an npz with uint8 images [n, h, w, c].")
@@ -35,7 +37,11 @@ _CHECK = flags.DEFINE_list(
 )
 _GENERATOR = flags.DEFINE_string("generator", None, checkpoint.GENERATOR_HELP)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the run: state, model, log.")
-_INITIAL = flags.DEFINE_string("initial", None, "Checkpoint of another generator's encoder to begin a new run with.")
+_INITIAL = flags.DEFINE_string(
+    "initial",
+    None,
+    "Checkpoint of an encoder to begin a new run with: of another generator, or, for a linear one, of this generator.",
+)
 _LICENCE = flags.DEFINE_string("licence", "", "Licence and credits of the data, stored with the encoder.")
 _CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled programs (trusted input); off by default.")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -53,10 +59,12 @@ def main(arguments: list[str]) -> int:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
     if isinstance(_CONFIG.value, ClassifierTrainConfig):
         return _train_classifier(_CONFIG.value)
+    if isinstance(_CONFIG.value, LinearEncoderTrainConfig):
+        return _fit_linear_encoder(_CONFIG.value)
     return _train_encoder(command_line.typed_config(_CONFIG.value, EncoderTrainConfig, field="mask_pool"))
 
 
-def _run(run: EncoderTrainer | ClassifierTrainer, what: str, provenance: dict[str, Any]) -> int:
+def _run(run: EncoderTrainer | LinearEncoderTrainer | ClassifierTrainer, what: str, provenance: dict[str, Any]) -> int:
     """Trains to the end, or until interrupted; returns the exit code."""
     device = jax.devices()[0]
     print(f"{what}, {device.platform} {device.device_kind}", flush=True)
@@ -87,6 +95,20 @@ def _train_encoder(config: EncoderTrainConfig) -> int:
     run = EncoderTrainer(config, model, images, _OUTPUT.value, initial=initial[0])
     shown = "its own samples" if images is None else f"{len(images)} images"
     return _run(run, f"{shown} at {model.resolution} px", source | {"initial": initial[1]})
+
+
+def _fit_linear_encoder(config: LinearEncoderTrainConfig) -> int:
+    if _CHECK.value:
+        raise ValueError("--check measures classifiers; an encoder is measured by `python -m inpaint evaluate`")
+    if not _DATA.value:
+        raise ValueError("a linear encoder needs --data, images to invert")
+    model = sg.load(_GENERATOR.value)
+    images = data.load_images(_DATA.value, resolution=model.resolution, split=_SPLIT.value)
+    images = data.with_channels(images, model.generator.config.image_channels)
+    initial = checkpoint.load_network(_INITIAL.value, Encoder) if _INITIAL.value else (None, None)
+    run = LinearEncoderTrainer(config, model, images, _OUTPUT.value, initial=initial[0])
+    source = data.provenance(_DATA.value, split=_SPLIT.value, licence=_LICENCE.value)
+    return _run(run, f"{len(images)} images at {model.resolution} px", source | {"initial": initial[1]})
 
 
 def _train_classifier(config: ClassifierTrainConfig) -> int:

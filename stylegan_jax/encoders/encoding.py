@@ -14,13 +14,14 @@ from flax import nnx
 from jax import Array, lax
 
 from stylegan_jax import stylegan3
+from stylegan_jax.encoders.linear import LinearEncoder
 from stylegan_jax.encoders.masked import MaskedEncoder
 from stylegan_jax.encoders.single_head import SingleHeadEncoder
 from stylegan_jax.encoders.style import StyleEncoder, TrunkConfig
 from stylegan_jax.generator import StyleGenerator
 from stylegan_jax.ops import pooling
 
-Encoder = MaskedEncoder | StyleEncoder | SingleHeadEncoder
+Encoder = MaskedEncoder | LinearEncoder | StyleEncoder | SingleHeadEncoder
 
 
 def encode(
@@ -34,14 +35,15 @@ def encode(
 ) -> Array:
     """Returns the latents `[n, num_ws, w_dim]` of images; compiled once for every encoder and shape.
 
-    Encoders other than `MaskedEncoder` were made for whole images: holes are filled by `fill_holes` first. Then images
-    are cropped (see `prepared`) and resized to the encoder's size; bilinear, antialiased. ReStyle's encoders (Alaluf
-    et al. 2021) look several times, `ws <- ws + encoder([x, pool(G(ws))])`, beginning with the average of W.
+    Encoders other than `MaskedEncoder` and `LinearEncoder` were made for whole images: holes are filled by `fill_holes`
+    first. Then images are cropped (see `prepared`) and resized to the encoder's size; bilinear, antialiased. ReStyle's
+    encoders (Alaluf et al. 2021) look several times, `ws <- ws + encoder([x, pool(G(ws))])`, beginning with the average
+    of W.
 
     Args:
         encoder: any of this package.
-        images: `[n, h, w, c]` in [-1, 1], as the generator makes them; faces aligned. Of a `MaskedEncoder` they must
-            have its size. Encoders of drawings and segmentations take channels and range that they were trained with.
+        images: `[n, h, w, c]` in [-1, 1], as the generator makes them; faces aligned. Of those two they must have the
+            encoder's size. Encoders of drawings and segmentations take channels and range that they were trained with.
         known: `[n, h, w]`, above 0.5 = known; None: all is known.
         generator: the one that the encoder belongs to; needed by ReStyle's encoders.
         iterations: how often ReStyle's encoders look; None: as the encoder says, 5 over StyleGAN2, 3 over StyleGAN3.
@@ -68,7 +70,7 @@ def encode_steps(
             f"encode: images must be [n, h, w, c] and known [n, h, w], got {list(images.shape)} and "
             f"{None if known is None else list(known.shape)}"
         )
-    masked = isinstance(encoder, MaskedEncoder)
+    masked = isinstance(encoder, MaskedEncoder | LinearEncoder)
     looks = None if masked else encoder.config.iterations
     if looks is None and iterations is not None or masked and stage is not None:
         raise ValueError(f"iterations are for ReStyle's encoders and stage for e4e's, not for {type(encoder).__name__}")
