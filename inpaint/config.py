@@ -181,14 +181,14 @@ def _encoder_defaults() -> RestoreConfig:
     return RestoreConfig(
         method="encoder_search",
         search=SearchConfig(
-            steps=50,
+            steps=30,
             coarse_share=0.0,
             lr=0.02,
             mahalanobis=0.0,
-            guess_distance=0.02,
+            guess_distance=0.2,
             noise="none",
             init="encoder",
-            jitter=1.0,
+            jitter=0.5,
         ),
     )
 

@@ -67,13 +67,13 @@ def latent_search(
 
 def encoder_search(
     *,
-    steps: int = 50,
+    steps: int = 30,
     lr: float = 0.02,
     data: str = "l2",
-    guess_distance: float = 0.02,
+    guess_distance: float = 0.2,
     mahalanobis: float = 0.0,
     noise: str = "none",
-    jitter: float = 1.0,
+    jitter: float = 0.5,
     others: tuple[Term, ...] = (),
 ) -> Method:
     """Returns a search in W+ by Adam that begins about an encoder's guess and is held near it.
