@@ -13,7 +13,7 @@ from inpaint.operators import Operator
 from inpaint.problem import Problem
 from stylegan_jax import image_io
 
-TINT = 8  # levels that channels of a grey picture may differ by: a JPEG file in colour makes greys no greyer
+TINT = 8  # levels by which the channels of a grey picture may differ, as a JPEG file in colour leaves them
 
 
 def shape_of(operator: Operator, size: int, channels: int) -> tuple[int, ...]:
@@ -46,9 +46,7 @@ def as_measurement(levels: np.ndarray, shape: tuple[int, ...], *, name: str, deg
     Args:
         levels: uint8.
         shape: of the measurement.
-        name: of the file, and
-        degradation: its text, and
-        size: of the generator's images, for what is said where the file does not fit.
+        name, degradation, size: of the file, of what was done, and of the generator's images: what an error names.
 
     Raises:
         ValueError: where the file is of another size, or coloured where the measurement is grey; where no file can be

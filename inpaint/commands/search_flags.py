@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flags that say how long and from where a search goes, and the settings that they give together with --config."""
+"""The flags that say how large a search is, and the settings that they give together with --config."""
 
 import pathlib
 from collections.abc import Callable, Iterable
