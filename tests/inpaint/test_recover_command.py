@@ -75,10 +75,10 @@ def folder(tmp_path_factory, save_generator, save_pictures):
     save_pictures(folder)
     image_io.write_image(folder / "small.png", np.random.default_rng(1).integers(0, 256, (4, 4, 3), np.uint8))
     Image.fromarray(np.zeros((SIZE, SIZE, 4), np.uint8)).save(folder / "clear.png")
-    for name in ("notes", "small"):
+    for name in ("notes", "masked"):
         (folder / name).mkdir()
     for name in ("scores.json", "config.json", "left_behind.png"):
-        (folder / "small" / name).write_text("{}")
+        (folder / "masked" / name).write_text("{}")
     for path in (folder / "notes" / "notes.txt", folder / "mask.txt"):
         path.write_text("keep me")
     return folder
@@ -87,23 +87,14 @@ def folder(tmp_path_factory, save_generator, save_pictures):
 @pytest.fixture(scope="module")
 def outcomes(folder, run_commands):
     """(exit code, stdout, stderr) of every call."""
-    small = [*TINY, *QUICK, "--image", "small.png", "--degradation", "downsample:4", "--output", "small"]
-    masked = [
-        "--generator",
-        "plain",
-        *QUICK,
-        "--image",
-        "wide_image.png",
-        "--simulate",
-        "--degradation",
-        "mask:file:mask.png+quantise",
-    ]
+    masked = [*TINY, *QUICK, "--image", "image.png", "--degradation", "mask:file:mask.png+quantise"]
+    masked += ["--output", "masked"]
+    numbers = ["--generator", "plain", *QUICK, "--image", "wide_image.png", "--simulate", "--quiet"]
     good = {
-        "small": [*small, "--overwrite"],  # what some other call left
-        "again": small,
-        "other": [*small, "--seed", "1"],
-        "masked": [*masked, "--output", "masked"],
-        "numbers": ["--generator", "plain", *QUICK, "--degradation", "circulant:0.1", "--quiet", "--output", "numbers"],
+        "masked": [*masked, "--overwrite"],  # what some other call left
+        "again": masked,
+        "other": [*masked, "--seed", "1"],
+        "numbers": [*numbers, "--degradation", "circulant:0.1", "--output", "numbers"],
     }
     bad = {name: [*TINY, "--output", "bad", *case] for name, (case, _) in (BAD | WRONG_FLAGS).items()}
     edit = ["edit", "--restored", "masked", "--direction", "sefa:0"]
@@ -122,73 +113,62 @@ def read(path):
 
 
 def test_measurement_file(folder, outcomes):
-    """A file is the measurement: it comes back as it was, and the folder agrees with itself."""
-    code, text, error = outcomes["small"]
+    """A file is the measurement; what it shows stays bit for bit, nothing of its hole is looked at, and the folder
+    agrees with itself."""
+    code, text, error = outcomes["masked"]
     assert code == 0, error
-    assert "is a measurement of downsample:4" in text and "measurement met at" in text and "truth" not in text
-    found = {path.name for path in (folder / "small").iterdir()}
-    pictures = {"contact_sheet.png", "measurement.png", "recovered_1.png", "recovered_2.png"}
-    assert found == pictures | {"latents.npz", "scores.json", "config.json"}
-    np.testing.assert_array_equal(pixels(folder / "small" / "measurement.png"), pixels(folder / "small.png"))
-    assert pixels(folder / "small" / "recovered_1.png").shape == (SIZE, SIZE, 3)
-    assert image_io.read_image(folder / "small" / "contact_sheet.png")[0].shape == (2 * 212, 3 * 192, 3)
-    scores, settings = read(folder / "small" / "scores.json"), read(folder / "small" / "config.json")
+    assert "is a measurement of mask:file:mask.png+quantise" in text and "measurement met at" in text
+    found = {path.name for path in (folder / "masked").iterdir()}
+    pictures = {f"{kind}_{i}.png" for kind in ("recovered", "raw") for i in (1, 2)}
+    assert found == pictures | {"contact_sheet.png", "measurement.png", "latents.npz", "scores.json", "config.json"}
+    given, hole = pixels(folder / "image.png"), pixels(folder / "mask.png")[..., 0] == 255
+    measured = pixels(folder / "masked" / "measurement.png")
+    np.testing.assert_array_equal(measured[~hole], given[~hole])
+    assert (measured[hole] == 128).all()
+    for i in (1, 2):
+        result, render = (pixels(folder / "masked" / f"{kind}_{i}.png") for kind in ("recovered", "raw"))
+        np.testing.assert_array_equal(result[~hole], given[~hole])
+        assert (result[hole] != given[hole]).any() and (render[~hole] != given[~hole]).any()
+    assert image_io.read_image(folder / "masked" / "contact_sheet.png")[0].shape == (2 * 212, 3 * 192, 3)
+    scores, settings = read(folder / "masked" / "scores.json"), read(folder / "masked" / "config.json")
     for row in scores:
         assert sum(row["terms"].values()) == pytest.approx(row["total"], rel=1e-5) and "truth_psnr" not in row
-    again = operators.Downsample(4)(jnp.asarray(image_io.read_image(folder / "small" / "recovered_1.png")[0]))
-    error = np.square(again - image_io.read_image(folder / "small.png")[0]).mean()
+    render = image_io.read_image(folder / "masked" / "raw_1.png")[0]
+    error = np.square(render - image_io.from_uint8(given))[~hole].mean()
     assert scores[0]["measured_psnr"] == pytest.approx(10 * np.log10(4 / error), abs=0.02)
-    assert settings["options"]["degradation"] == "downsample:4" and not settings["options"]["simulate"]
+    assert settings["options"]["degradation"] == "mask:file:mask.png+quantise" and not settings["options"]["simulate"]
     assert len(settings["inputs"]["image_sha256"]) == 64 and settings["versions"]["jax"] == jax.__version__
 
 
 def test_skip_and_overwrite(folder, outcomes):
     """What is there is replaced when that is asked for; equal settings are skipped, others refused in one line."""
-    assert not (folder / "small" / "left_behind.png").exists()
+    assert not (folder / "masked" / "left_behind.png").exists()
     code, text, _ = outcomes["again"]
-    assert code == 0 and text == "skipped    small holds this restoration already; --overwrite makes it anew\n"
+    assert code == 0 and text == "skipped    masked holds this restoration already; --overwrite makes it anew\n"
     code, _, error = outcomes["other"]
     assert code == 1 and error.count("\n") == 1
     assert "(config.search.seed differ); name another folder or pass --overwrite" in error
-    assert read(folder / "small" / "config.json")["config"]["search"]["seed"] == 0
-    assert not [path for path in folder.iterdir() if path.name.startswith(".small")]
+    assert read(folder / "masked" / "config.json")["config"]["search"]["seed"] == 0
+    assert not [path for path in folder.iterdir() if path.name.startswith(".masked")]
 
 
-def test_known_pixels_bit_for_bit(folder, outcomes):
-    """Where a composition shows pixels as they are they stay; the truth is the central square, and is known."""
-    code, text, error = outcomes["masked"]
-    assert code == 0, error
-    assert "wide_image.png, degraded by mask:file:mask.png+quantise" in text and ", truth at " in text
-    given, hole = pixels(folder / "image.png"), pixels(folder / "mask.png")[..., 0] == 255
-    given = np.concatenate([given, given], 1)[:, SIZE // 2 : -SIZE // 2]
-    np.testing.assert_array_equal(pixels(folder / "masked" / "truth.png"), given)
-    measured = pixels(folder / "masked" / "measurement.png")
-    np.testing.assert_array_equal(measured[~hole], given[~hole])
-    assert (measured[hole] == 128).all()  # nothing of the hole is there
-    recovered, raw = (
-        np.stack([pixels(folder / "masked" / f"{kind}_{i}.png") for i in (1, 2)]) for kind in ("recovered", "raw")
-    )
-    for result, render in zip(recovered, raw, strict=True):
-        np.testing.assert_array_equal(result[~hole], given[~hole])
-        assert (result[hole] != given[hole]).any() and (render[~hole] != given[~hole]).any()
-    errors = np.square(image_io.from_uint8(recovered) - image_io.from_uint8(given)).mean((1, 2, 3))
-    found = [row["truth_psnr"] for row in read(folder / "masked" / "scores.json")]
-    np.testing.assert_allclose(found, 10 * np.log10(4 / errors), atol=0.05)
-
-
-def test_measurement_of_numbers(folder, outcomes):
-    """Compressed sensing of the sample portrait: its numbers are stored, and the truth is known."""
+def test_simulated_numbers(folder, outcomes):
+    """Compressed sensing of a whole picture's central square: its numbers are stored, and the truth is known."""
     code, text, error = outcomes["numbers"]
     assert code == 0, error
-    assert "measurement met at" in text and len(text.splitlines()) <= 3
-    assert read(folder / "numbers" / "config.json")["options"]["simulate"]
+    assert ", truth at " in text and len(text.splitlines()) <= 2
+    given = pixels(folder / "wide_image.png")[:, SIZE // 2 : -SIZE // 2]
+    np.testing.assert_array_equal(pixels(folder / "numbers" / "truth.png"), given)
     numbers = np.load(folder / "numbers" / "measurement.npy")
-    truth = image_io.read_image(folder / "numbers" / "truth.png")[0]
     drawn, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 2**31 - 1))
     operator = operators.parse("circulant:0.1", size=SIZE, key=drawn)
     assert numbers.shape == (77,)
-    np.testing.assert_allclose(numbers, operator(jnp.asarray(truth)), atol=1e-4)
+    np.testing.assert_allclose(numbers, operator(jnp.asarray(image_io.from_uint8(given))), atol=1e-4)
     assert not (folder / "numbers" / "measurement.png").exists()
+    recovered = np.stack([pixels(folder / "numbers" / f"recovered_{i}.png") for i in (1, 2)])
+    errors = np.square(image_io.from_uint8(recovered) - image_io.from_uint8(given)).mean((1, 2, 3))
+    found = [row["truth_psnr"] for row in read(folder / "numbers" / "scores.json")]
+    np.testing.assert_allclose(found, 10 * np.log10(4 / errors), atol=0.05)
 
 
 @pytest.mark.parametrize("name", [*BAD, *WRONG_FLAGS])
