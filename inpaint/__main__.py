@@ -5,6 +5,7 @@ from stylegan_jax import command_line
 
 COMMANDS = {
     "restore": ("inpaint.commands.restore_command", "restore the holes of images in several ways"),
+    "recover": ("inpaint.commands.recover_command", "undo a known degradation: low resolution, blur, noise, JPEG, .."),
     "edit": ("inpaint.commands.edit_command", "change what a restoration shows: attributes, directions, mixing"),
     "evaluate": ("inpaint.commands.evaluate_command", "measure methods on images whose truth is known"),
     "train": ("inpaint.commands.train_command", "train an encoder for the starts, or a classifier for constraints"),

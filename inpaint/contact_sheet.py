@@ -69,6 +69,43 @@ def edit_sheet(
     return np.concatenate(rows, 0)
 
 
+def recovery_sheet(
+    measurement: np.ndarray | None,
+    recovered: np.ndarray,
+    again: np.ndarray | None,
+    *,
+    truth: np.ndarray | None,
+    titles: Sequence[str],
+    below: Sequence[str],
+    tile: int = 192,
+) -> np.ndarray:
+    """Returns measurement and results in one row, and truth and the results measured again below them.
+
+    Args:
+        measurement: `[h, w, c]`, or None where it is no picture.
+        recovered: `[k, h, w, c]`.
+        again: measurements of the results `[k, h, w, c]`, or None where they are no pictures.
+        truth: `[h, w, c]`, or None where nobody knows it.
+        titles, below: one each for every result.
+        tile: pixels that every image is enlarged to.
+
+    Returns:
+        uint8 `[2 * (tile + 20), (k + 1) * tile, 3]`.
+    """
+    what = "measurement: no picture" if measurement is None else f"measurement {_size(measurement)}"
+    top = [_tile(measurement, what, tile)]
+    top += [_tile(picture, title, tile) for picture, title in zip(recovered, titles, strict=True)]
+    bottom = [_tile(truth, "truth" if truth is not None else "", tile)]
+    seconds = [None] * len(recovered) if again is None else again
+    bottom += [_tile(picture, title, tile) for picture, title in zip(seconds, below, strict=True)]
+    return np.concatenate([np.concatenate(top, 1), np.concatenate(bottom, 1)], 0)
+
+
+def _size(image: np.ndarray) -> str:
+    height, width = image.shape[:2]
+    return f"{width}x{height}"
+
+
 def _shown(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     soft = known[..., None]
     return np.where(soft > 0, soft * image, 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a restoration leaves in its folder: pictures, latents, scores and the settings that made them."""
+"""What a restoration or recovery leaves in its folder: pictures, latents, scores and the settings that made them."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,9 @@ import numpy as np
 
 import stylegan_jax as sg
 from inpaint import metrics
-from inpaint.contact_sheet import contact_sheet
+from inpaint.contact_sheet import contact_sheet, recovery_sheet
+from inpaint.measurement import again as measured_again
+from inpaint.measurement import is_picture
 from inpaint.photograph import Prepared
 from inpaint.search.result import Result
 from inpaint.search.selection import Selection
@@ -166,9 +168,10 @@ def _write_json(path: pathlib.Path, value: Any) -> None:
     image_io.write_text(path, json.dumps(value, indent=1) + "\n")
 
 
-def score_table(result: Result, selection: Selection, image: np.ndarray, *, seed: int) -> list[dict[str, Any]]:
-    """Returns a row for every start, best first: terms, total, rank, PSNR of the raw render on `image` `[h, w, c]`."""
-    fits = psnr(result.raw, image, np.asarray(result.problem.operator.known))
+def score_table(
+    result: Result, selection: Selection, *, seed: int, figures: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """Returns a row for every start, best first: terms, total, rank, and of `figures` `[starts]` its own by name."""
     rows = []
     for rank, start in enumerate(np.argsort(result.scores, kind="stable"), 1):
         rows.append(
@@ -181,7 +184,7 @@ def score_table(result: Result, selection: Selection, image: np.ndarray, *, seed
                 "total": float(result.scores[start]),
                 "terms": {name: float(share[start]) for name, share in result.terms.items()},
                 "attributes": {name: float(p[start]) for name, p in result.attributes.items()},
-                "known_psnr": float(fits[start]),
+                **{name: float(values[start]) for name, values in figures.items()},
                 "frozen": bool(result.frozen[start]),
             }
         )
@@ -199,6 +202,41 @@ def _write_variables(path: pathlib.Path, result: Result, selection: Selection) -
     leaves = jax.tree_util.tree_leaves_with_path(result.variables)
     named = {jax.tree_util.keystr(where, simple=True, separator="|"): x[selection.starts] for where, x in leaves}
     np.savez(path, starts=selection.starts, scores=selection.scores, **named)
+
+
+def _write_search(
+    folder: pathlib.Path,
+    *,
+    model: sg.Model,
+    result: Result,
+    selection: Selection,
+    figures: Mapping[str, np.ndarray],
+    noise: str | None,
+    shown: Mapping[str, np.ndarray],
+    settings: dict[str, Any],
+) -> None:
+    """Writes what a search leaves beside pictures: latents or variables, scores and settings.
+
+    The arguments are those of `write_restoration`; `figures` `[starts]` go into the scores, and `shown`, arrays
+    `[h, w, ...]`, beside the latents.
+    """
+    if selection.ws is not None and noise is not None:
+        made_with = {"noise_mode": noise, "generator_hash": model.content_hash or ""}
+        _write_latents(folder / "latents.npz", result, selection, made_with | dict(shown))
+    elif result.variables is not None:
+        _write_variables(folder / "variables.npz", result, selection)
+    rows = score_table(result, selection, seed=settings["config"]["search"]["seed"], figures=figures)
+    (folder / SCORES).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    facts = settings | {
+        "generator": {
+            "content_hash": model.content_hash,
+            "config": dataclasses.asdict(model.generator.config),
+            "provenance": dict(model.provenance),
+        },
+        "chunk": result.chunk,
+        "versions": checkpoint.library_versions(),
+    }
+    (folder / CONFIG).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def write_restoration(
@@ -235,8 +273,7 @@ def write_restoration(
         ValueError: where the folder cannot be written.
     """
     image, known = prepared.image, prepared.known
-    search = settings["config"]["search"]
-    rows = score_table(result, selection, image, seed=search["seed"])
+    fits = psnr(result.raw, image, np.asarray(result.problem.operator.known))
 
     def fill(partial: pathlib.Path) -> None:
         titles = [f"restored {i} (score {score:.4f})" for i, score in enumerate(selection.scores, 1)]
@@ -250,24 +287,82 @@ def write_restoration(
             image_io.write_image(partial / f"raw_{i}.png", render)
         for i, photo in enumerate(photos, 1):
             image_io.write_image(partial / f"photo_{i}.png", photo, profile=prepared.photograph.profile)
-        if selection.ws is not None and noise is not None:
-            made_with = {"noise_mode": noise, "generator_hash": model.content_hash or ""}
-            shown = {"known": known, "image": image_io.to_uint8(visible)}
-            _write_latents(partial / "latents.npz", result, selection, made_with | shown)
-        elif result.variables is not None:
-            _write_variables(partial / "variables.npz", result, selection)
         if film:
             film(partial)
-        (partial / SCORES).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        facts = settings | {
-            "generator": {
-                "content_hash": model.content_hash,
-                "config": dataclasses.asdict(model.generator.config),
-                "provenance": dict(model.provenance),
-            },
-            "chunk": result.chunk,
-            "versions": checkpoint.library_versions(),
-        }
-        (partial / CONFIG).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        _write_search(
+            partial,
+            model=model,
+            result=result,
+            selection=selection,
+            figures={"known_psnr": fits},
+            noise=noise,
+            shown={"known": known, "image": image_io.to_uint8(visible)},
+            settings=settings,
+        )
+
+    write_folder(folder, fill)
+
+
+def write_recovery(
+    folder: pathlib.Path,
+    *,
+    model: sg.Model,
+    truth: np.ndarray | None,
+    result: Result,
+    selection: Selection,
+    recovered: np.ndarray,
+    raw: np.ndarray,
+    figures: Mapping[str, np.ndarray],
+    noise: str | None,
+    settings: dict[str, Any],
+) -> None:
+    """Writes the folder of one image that was recovered from a measurement of it.
+
+    Args:
+        folder: destination.
+        model: the generator used.
+        truth: the whole image `[h, w, c]` where somebody knows it.
+        result, selection: of the search; the measurement is that of its problem.
+        recovered, raw: results and renders of the selection `[keep, h, w, c]`; they differ where pixels are known.
+        figures: of every start, `[starts]`; "measured_psnr" among them.
+        noise, settings: as in `write_restoration`.
+
+    Raises:
+        ValueError: where the folder cannot be written.
+    """
+    operator, measurement = result.problem.operator, np.asarray(result.problem.measurement)
+    pictured = is_picture(measurement.shape)
+    raw = np.clip(raw, -1, 1)
+
+    def fill(partial: pathlib.Path) -> None:
+        sheet = recovery_sheet(
+            measurement if pictured else None,
+            recovered,
+            np.asarray(measured_again(result.problem, raw)) if pictured else None,
+            truth=truth,
+            titles=[f"recovered {i} (score {score:.4f})" for i, score in enumerate(selection.scores, 1)],
+            below=[f"measured again: {figures['measured_psnr'][start]:.1f} dB" for start in selection.starts],
+        )
+        image_io.write_image(partial / "contact_sheet.png", sheet)
+        if pictured:
+            image_io.write_image(partial / "measurement.png", measurement)
+        else:
+            np.save(partial / "measurement.npy", measurement)
+        if truth is not None:
+            image_io.write_image(partial / "truth.png", truth)
+        for i, picture in enumerate(recovered, 1):
+            image_io.write_image(partial / f"recovered_{i}.png", picture)
+        for i, render in enumerate(raw if operator.known is not None else (), 1):
+            image_io.write_image(partial / f"raw_{i}.png", render)
+        _write_search(
+            partial,
+            model=model,
+            result=result,
+            selection=selection,
+            figures=figures,
+            noise=noise,
+            shown={},
+            settings=settings,
+        )
 
     write_folder(folder, fill)

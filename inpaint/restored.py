@@ -68,10 +68,14 @@ def read_settings(folder: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{folder} {what}")
     try:
         found = json.loads((folder / output.CONFIG).read_text(encoding="utf-8"))
-        stored, _, _ = found["config"], found["inputs"]["image_sha256"], found["options"]["mask_band"]
+        stored, options, _ = found["config"], found["options"], found["inputs"]["image_sha256"]
+        recovered = "degradation" in options
+        _ = recovered or options["mask_band"]
         whole = stored["composite"] in _config.COMPOSITES
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / output.CONFIG} cannot be read; restore the image again") from error
+    if recovered:
+        raise ValueError(f"{folder} holds what `recover` found, and not what `restore` did; only that can be edited")
     if not whole:
         raise ValueError(f"{folder / output.CONFIG} names an unknown composite; restore the image again")
     if not (folder / LATENTS).is_file():

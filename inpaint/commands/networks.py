@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flags that say what an objective asks for beside the known pixels, and the networks that answer."""
+"""The flags that say what an objective asks for beside the measurement, the networks that answer, and the generator."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import jax
 from absl import flags
 from flax import nnx
 
+import stylegan_jax as sg
 from inpaint.config import METHODS, RestoreConfig, takes_features
 from inpaint.objective import ROLES
 from stylegan_jax import checkpoint, classifiers
@@ -75,3 +78,19 @@ def load(needs: Iterable[str], attributes: Iterable[str]) -> Networks:
     for name in attributes:
         classifiers.attribute_index(found["classifier"], name)
     return Networks(found, hashes)
+
+
+def load_generator(path: str | None, *, bfloat16_from: int | None = None) -> sg.Model:
+    """Returns the model at `path` (see `stylegan_jax.load`), with statistics of W also where none are stored.
+
+    Raises:
+        ValueError: where it cannot be loaded, or its images are no pictures of files.
+    """
+    model = sg.load(path, bfloat16_from=bfloat16_from)
+    channels = model.generator.config.image_channels
+    if channels not in (1, 3):
+        raise ValueError(f"the generator makes images of {channels} channels; only 1 and 3 can be read from files")
+    if model.w_statistics is None:
+        statistics = sg.estimate_w_statistics(jax.random.key(0), model.generator)
+        model = dataclasses.replace(model, w_statistics=statistics)
+    return model

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `restore` tells: the search's progress on a terminal, hole shares, results, warnings, and a log for machines."""
+"""What `restore` and `recover` tell: with what they work, the search's progress on a terminal, results, warnings, and a
+log for machines."""
 
 import datetime
 import json
@@ -9,8 +10,13 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+
+import stylegan_jax as sg
+from inpaint import config as _config
 from inpaint import output
 from inpaint.photograph import Prepared
+from inpaint.search.method import Fill, Method
 from inpaint.search.result import Progress, Result
 from inpaint.search.selection import Selection
 
@@ -150,6 +156,23 @@ def print_plan(plan: Plan) -> int:
     return 0 if not plan.troubles else 3 if any(plan.images.values()) else 1
 
 
+def introduction(
+    config: _config.RestoreConfig, method: Method | Fill, model: sg.Model, generator: str | None
+) -> list[str]:
+    """Returns lines about device, generator (`generator` as it was named) and method."""
+    device, search = jax.local_devices()[0], config.search
+    lines = [f"device     {device.platform} ({device.device_kind}), jax {jax.__version__}"]
+    lines.append(f"generator  {generator or 'demo'}, {model.resolution} px, {model.content_hash[:12]}")
+    spaces = ", ".join(dict.fromkeys(phase.space.name for phase in method.phases)) if method.steps else ""
+    searched = f", {search.starts} starts x {method.steps} steps in {spaces}, seed {search.seed}"
+    lines.append(f"method     {config.method}{searched if method.steps else ''}")
+    if _config.is_substitute(config):
+        lines.append(
+            "note       features of the discriminator stand in for LPIPS (--perceptual): not the published objective"
+        )
+    return lines
+
+
 def hole_meaning(mask: object, polarity: str) -> str:
     """Returns which pixels are restored, in words."""
     if mask is None:
@@ -168,24 +191,43 @@ def hole_warning(share: float, polarity: str, *, masked: bool = True) -> str | N
     return f"the hole is {100 * share:.2g} % of the picture: is the polarity inverted? (--mask_polarity={other})"
 
 
+def frozen_warning(result: Result) -> list[str]:
+    """Returns a warning where starts were stopped."""
+    frozen = int(result.frozen.sum())
+    return [f"{frozen} of {len(result.frozen)} starts met non-finite values and were stopped"] if frozen else []
+
+
+def poor_warning(fit: float, what: str) -> list[str]:
+    """Returns a warning where the best start meets what is known of the image at a PSNR of `fit` only."""
+    if fit >= 15:
+        return []
+    return [f"the generator cannot show {what} well: is the image aligned as its training data?"]
+
+
+def speed(starts: int, steps: int, seconds: float) -> str:
+    """Returns how fast a search was, behind a comma, or nothing where there was none."""
+    return f", {starts * steps / seconds:.0f} start-steps/s" if steps and seconds else ""
+
+
+def print_skipped(folder: pathlib.Path) -> None:
+    """Prints that a folder holds what was asked for."""
+    print(f"skipped    {folder} holds this restoration already; --overwrite makes it anew")
+
+
 def outcome(prepared: Prepared, result: Result, selection: Selection, seconds: float) -> dict[str, Any]:
     """Returns the figures of a restoration: seconds, how well the known pixels are met (dB), and warnings."""
     fit = float(output.psnr(selection.images[:1], prepared.image, prepared.weight)[0])
-    frozen, warnings = int(result.frozen.sum()), []
-    if frozen:
-        warnings.append(f"{frozen} of {len(result.frozen)} starts met non-finite values and were stopped")
-    if fit < 15:
-        warnings.append("the generator cannot show the known pixels well: is the image aligned as its training data?")
+    warnings = frozen_warning(result) + poor_warning(fit, "the known pixels")
     return {"seconds": round(seconds, 2), "known_psnr": round(fit, 2), "warnings": warnings}
 
 
 def print_single(row: dict[str, Any], folder: pathlib.Path, steps: int) -> None:
     """Prints what became of the one image of a call: figures, warnings, and where the results are."""
     if row["status"] == "skipped":
-        print(f"skipped    {folder} holds this restoration already; --overwrite makes it anew")
+        print_skipped(folder)
         return
-    speed = f", {row['starts'] * steps / row['seconds']:.0f} start-steps/s" if steps and row["seconds"] else ""
-    print(f"done       {row['seconds']:.1f} s with compilation{speed}; known pixels met at {row['known_psnr']:.1f} dB")
+    rate = speed(row["starts"], steps, row["seconds"])
+    print(f"done       {row['seconds']:.1f} s with compilation{rate}; known pixels met at {row['known_psnr']:.1f} dB")
     for warning in row["warnings"]:
         print(f"warning    {warning}")
     pictures = [f"{kind}_1.png .. {kind}_{row['kept']}.png" for kind in ("restored", *["photo"] * row["photos"])]

@@ -30,17 +30,16 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
 import inpaint
 import stylegan_jax as sg
 from inpaint import config as _config
-from inpaint import default_config, film, framing, inputs, output
-from inpaint.commands import hosts, networks, report
+from inpaint import film, framing, inputs, output
+from inpaint.commands import hosts, networks, report, search_flags
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.search import memory
 from inpaint.search.method import Fill
-from stylegan_jax import checkpoint, command_line, image_io, rendering
+from stylegan_jax import checkpoint, image_io, rendering
 from stylegan_jax.training import data
 
 _IMAGE = flags.DEFINE_string("image", None, "Image file, or a folder of them; by default a sample portrait.")
@@ -96,10 +95,6 @@ _FIT_DATA = flags.DEFINE_string(
     "fit_data", None, "Images that a method is fitted on, where it is: a folder, or an npz with images [n, h, w, c]."
 )
 _FIT_SPLIT = flags.DEFINE_string("fit_split", None, "Take only the images of that npz whose 'split' is this.")
-_STARTS = flags.DEFINE_integer("starts", None, "Latents optimised at once.")
-_KEEP = flags.DEFINE_integer("keep", None, "Results kept.")
-_STEPS = flags.DEFINE_integer("steps", None, "Optimisation steps.")
-_SEED = flags.DEFINE_integer("seed", None, "Of everything random.")
 _SPACE = flags.DEFINE_string("space", None, "Latent space searched: z, w or w+.")
 _INIT = flags.DEFINE_string("init", None, "Where starts begin: encoder, prescreen, random, mean or file.")
 _LATENTS = flags.DEFINE_string(
@@ -130,24 +125,15 @@ _JSON_LOG = flags.DEFINE_string(
     "File that a line of JSON is appended to for every event: begin, progress, image (what became of it), end.",
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "Print results, warnings and errors only.")
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", str(pathlib.Path(default_config.__file__)), "Config file with get_config() returning a RestoreConfig."
-)
+
+
+def _default_method() -> str:
+    has_encoder = _ENCODER.value is not None or checkpoint.has_encoder(_GENERATOR.value)
+    return _config.default_method(has_encoder=has_encoder)
 
 
 def _resolved() -> _config.RestoreConfig:
-    config = command_line.typed_config(_CONFIG.value, _config.RestoreConfig, field="search")
-    own_file = not flags.FLAGS["config"].using_default_value
-    if own_file and _METHOD.value is not None:
-        raise ValueError("--method and --config exclude each other; a config file names its method itself")
-    overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    if not own_file and "method" not in overrides:
-        has_encoder = _ENCODER.value is not None or checkpoint.has_encoder(_GENERATOR.value)
-        name = _METHOD.value or _config.default_method(has_encoder=has_encoder)
-        config = _config.apply_overrides(_config.named(name), overrides)
-    for flag in (_STARTS, _KEEP, _STEPS, _SEED, _SPACE, _INIT):
-        if flag.value is not None:
-            setattr(config.search, flag.name, flag.value)
+    config = search_flags.resolve(_METHOD.value, default=_default_method, others=(_SPACE, _INIT))
     if _LATENTS.value is not None and _INIT.value is None:
         config.search.init = "file"
     method = _config.METHODS.get(config.method)
@@ -155,9 +141,6 @@ def _resolved() -> _config.RestoreConfig:
         raise ValueError(f"--latents says where a search begins, and the method {config.method} makes none")
     if (config.search.init == "file") != (_LATENTS.value is not None):
         raise ValueError(f"--init file and --latents belong together; init is {config.search.init}")
-    networks.constrain(config)
-    if _KEEP.value is None:
-        config.search.keep = min(config.search.keep, config.search.starts)
     return config
 
 
@@ -437,31 +420,18 @@ def _restore_all(
 
 
 def _load_model() -> sg.Model:
-    model = sg.load(_GENERATOR.value, bfloat16_from=_BFLOAT16.value)
-    if _ENCODER.value is not None:
-        model = checkpoint.with_encoder(model, _ENCODER.value)
-    if model.generator.config.image_channels not in (1, 3):
-        channels = model.generator.config.image_channels
-        raise ValueError(f"the generator makes images of {channels} channels; only 1 and 3 can be read from files")
-    if model.w_statistics is None:
-        statistics = sg.estimate_w_statistics(jax.random.key(0), model.generator)
-        model = dataclasses.replace(model, w_statistics=statistics)
-    return model
+    model = networks.load_generator(_GENERATOR.value, bfloat16_from=_BFLOAT16.value)
+    return model if _ENCODER.value is None else checkpoint.with_encoder(model, _ENCODER.value)
 
 
 def _introduce(restorer: _Restorer, images: int, notes: list[str], share: hosts.Share, log: report.Log) -> None:
     """Says what will be done, and with what."""
     device, search, method = jax.local_devices()[0], restorer.config.search, restorer.method
     own = len(share.of(range(images)))
-    _say(f"device     {device.platform} ({device.device_kind}), jax {jax.__version__}")
     if share.count > 1:
         _say(f"process    {share.index} of {share.count}, with {own} of {images} images")
-    _say(f"generator  {_GENERATOR.value or 'demo'}, {restorer.model.resolution} px, {restorer.model.content_hash[:12]}")
-    spaces = ", ".join(dict.fromkeys(phase.space.name for phase in method.phases)) if method.steps else ""
-    searched = f", {search.starts} starts x {method.steps} steps in {spaces}, seed {search.seed}"
-    _say(f"method     {restorer.config.method}{searched if method.steps else ''}")
-    if _config.is_substitute(restorer.config):
-        _say("note       features of the discriminator stand in for LPIPS (--perceptual): not the published objective")
+    for line in report.introduction(restorer.config, method, restorer.model, _GENERATOR.value):
+        _say(line)
     for note in notes:
         _say(f"note       {note}")
     if _many():
