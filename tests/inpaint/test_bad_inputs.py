@@ -178,7 +178,7 @@ BAD = {
     "other folder as checkpoint": (["--generator", "notes", *INPUT], "not a readable checkpoint"),
     "unknown flag": ([*TINY, *INPUT, "--stepps", "3"], "stepps"),
     "flag of another type": ([*TINY, *INPUT, "--steps", "many"], "steps"),
-    "unknown space": ([*TINY, *INPUT, "--space", "q"], "unknown space 'q'; known: z, w, w+"),
+    "unknown space": ([*TINY, *INPUT, "--space", "q"], "unknown space 'q'; known: z, z+, p+, w, w+, w++, s"),
     "unknown init": ([*TINY, *INPUT, "--init", "best"], "unknown init"),
     "no steps": ([*TINY, *INPUT, "--steps", "0"], "steps >= 1"),
     "no starts": ([*TINY, *INPUT, "--starts", "0"], "keep must be 1 to starts"),

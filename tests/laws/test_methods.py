@@ -66,7 +66,12 @@ def run(name, seeds, *, starts, ids):
     return inpaint.solve(model(), problem(seeds), method, **options)
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+# One of every kind; the others compile for minutes and run with `-m slow`.
+QUICK = {"encoder_search", "filipovski", "robust_unsupervised", "intermediate_layers", "sphinx", "pulse"}
+EVERY = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in methods.METHODS]
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_every_method(name, x64):
     """Scores and images are finite, the same key gives the same result, and an image alone with more starts has those
     that it has beside another."""
