@@ -481,10 +481,8 @@ def load_state(path: str | os.PathLike, like: Any) -> tuple[Any, dict[str, Any]]
         CheckpointError: where the state is missing, damaged or of another structure.
     """
     path = pathlib.Path(os.path.abspath(path))
-    wanted = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_sharding())
-        for name, leaf in _named_leaves(like).items()
-    }
+    # As numpy arrays: JAX's would be made in a thread that does not know of an `enable_x64` around this call.
+    wanted = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in _named_leaves(like).items()}
     try:
         with _own_process():
             metadata = ocp.metadata(path).custom_metadata

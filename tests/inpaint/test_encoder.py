@@ -207,7 +207,7 @@ def test_a_search_that_cannot_begin_is_told():
         inpaint.solve(make_model(), problem, make_search(), key=jax.random.key(0))
     model = dataclasses.replace(make_model(), encoder=make_encoder())
     method = methods.latent_search(space="z", steps=1, initialisation=inpaint.Encoded())
-    with pytest.raises(ValueError, match="a search in Z cannot begin there"):
+    with pytest.raises(ValueError, match="a search in z cannot begin there"):
         inpaint.solve(model, problem, method, key=jax.random.key(0))
 
 

@@ -85,6 +85,7 @@ def make_study(*, starts, names):
     )
 
 
+@pytest.mark.slow
 def test_a_study_of_many_starts_tells_what_one_gives(shared_compilations):
     """Its first start is that of a study with one start; before the first step the best of a pool is the first."""
     many, alone = (make_study(starts=n, names=("mean", "random", "prescreen")) for n in (3, 1))
@@ -111,6 +112,7 @@ def test_unsuitable_steps_are_told(steps):
         initialisation.check_steps(steps, 4)
 
 
+@pytest.mark.slow
 def test_commands(tmp_path, save_generator, save_pictures, run_commands):
     """A restoration begins where another ended, in a folder too; the study writes its table."""
     save_generator(tmp_path / "generator")

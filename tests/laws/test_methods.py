@@ -66,8 +66,8 @@ def run(name, seeds, *, starts, ids):
     return inpaint.solve(model(), problem(seeds), method, **options)
 
 
-# One of every kind; the others compile for minutes and run with `-m slow`.
-QUICK = {"encoder_search", "filipovski", "robust_unsupervised", "intermediate_layers", "sphinx", "pulse"}
+# Latents of filters, feature maps, and spheres; the others compile for minutes and run with `-m slow`.
+QUICK = {"robust_unsupervised", "intermediate_layers", "pulse"}
 EVERY = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in methods.METHODS]
 
 

@@ -42,6 +42,7 @@ def fewer_latents(monkeypatch):
     monkeypatch.setattr(dcgan, "CALIBRATION", (2, 8))
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_uninterrupted(tmp_path, shared_compilations, fewer_latents):
     """Interrupting after a step and resuming from the folder changes no bit; a step changes every weight and moment."""
     lines, provenance = [], {"source": "random"}
@@ -151,6 +152,7 @@ def test_unsuitable_settings_are_refused(tmp_path):
             dcgan.DcganTrainer(dataclasses.replace(CONFIG, **changes), IMAGES, tmp_path)
 
 
+@pytest.mark.slow
 def test_command_chooses_the_trainer(tmp_path, run_commands):
     """The type of the settings decides what is trained; --initial belongs to the other kind, and a discriminator to
     settings of its own."""
