@@ -70,7 +70,7 @@ class SearchConfig:
     terms: tuple[str, ...] = ()
     mask_practice: str = "fill"
     attributes: tuple[str, ...] = ()
-    attribute_weight: float = 0.02
+    attribute_weight: float = 0.05
     attribute_on: str = "composite"
     features: str = "auto"
     options: tuple[str, ...] = ()
