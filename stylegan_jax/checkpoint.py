@@ -490,6 +490,12 @@ def load_state(path: str | os.PathLike, like: Any) -> tuple[Any, dict[str, Any]]
     except Exception as error:  # orbax and tensorstore raise many kinds
         reason = str(error).strip().splitlines()
         raise CheckpointError(f"{path}: no state of this kind ({reason[0] if reason else error})") from error
+    # Orbax fits numpy arrays into other shapes without a word.
+    for name, leaf in wanted.items():
+        if leaves[name].shape != leaf.shape or leaves[name].dtype != leaf.dtype:
+            found = f"{leaves[name].dtype} {list(leaves[name].shape)}"
+            wanted_here = f"{leaf.dtype} {list(leaf.shape)}"
+            raise CheckpointError(f"{path}: no state of this kind ({name} is {found}, expected {wanted_here})")
     # By way of numpy for the reason given in `_restore`.
     values = [jnp.asarray(np.asarray(leaves[name])) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(like), values), dict(metadata)
