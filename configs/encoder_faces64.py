@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The encoder of the 64x64 demo generator, trained on the 2,000 'train' portraits of faces64.npz and on samples.
+"""An encoder of the 64x64 demo generator, trained on the 2,000 'train' portraits of faces64.npz and on samples.
 
 python -m inpaint train --data faces64.npz --split train --generator faces64 --output runs/encoder64 \
     --config configs/encoder_faces64.py

@@ -7,7 +7,7 @@ from inpaint.framing import paste
 from inpaint.objective import Term
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.problem import Problem, read
-from inpaint.search.initialise import Encoded, Given, Mean, Prescreened, RandomMapping
+from inpaint.search.initialise import Encoded, Given, Mean, Prescreened, RandomMapping, Uniform
 from inpaint.search.method import Fill, Method, Phase
 from inpaint.search.result import Progress, Result, Watched
 from inpaint.search.saved import SavedSearch
@@ -33,6 +33,7 @@ __all__ = [
     "SavedSearch",
     "Selection",
     "Term",
+    "Uniform",
     "Watched",
     "adam",
     "attribute_term",

@@ -195,7 +195,7 @@ def _encoder_defaults() -> RestoreConfig:
 
 # Settings that every method takes from the configuration, and what those of a published one are called there.
 _COMMON = ("starts", "keep", "select", "chunk", "seed", "terms", "mask_practice", "options")
-_COMMON_ATTRIBUTES = ("attributes", "attribute_weight", "attribute_on")
+_COMMON += ("attributes", "attribute_weight", "attribute_on")
 _INITIALISATION = ("init", "pool", "truncation_psi", "jitter")
 
 
@@ -224,7 +224,7 @@ class _Published:
         taken = inspect.signature(function).parameters
         own = METHODS[self.name].defaults().search
         named = {"steps", "lr", "noise", "data", "features", "truncation_psi"} & set(taken)
-        free = {*named, *_COMMON, *_COMMON_ATTRIBUTES}
+        free = {*named, *_COMMON}
         free |= set(_INITIALISATION) if "initialisation" in taken else set()
         settings = {field.name for field in dataclasses.fields(SearchConfig)}
         changed = sorted(s for s in settings - free if getattr(search, s) != getattr(own, s))

@@ -2,7 +2,7 @@
 """Style-based generators in JAX: networks, latent spaces, checkpoints, training."""
 
 from stylegan_jax.checkpoint import CheckpointError, Model, info, load, save
-from stylegan_jax.latents import SPACES, Space, WStatistics, estimate_w_statistics, lift
+from stylegan_jax.latents import SPACES, Host, Space, WStatistics, estimate_w_statistics, lift
 from stylegan_jax.stylegan2 import (
     Discriminator,
     DiscriminatorConfig,
@@ -18,6 +18,7 @@ __all__ = [
     "DiscriminatorConfig",
     "Generator",
     "GeneratorConfig",
+    "Host",
     "Model",
     "Space",
     "WStatistics",

@@ -496,6 +496,5 @@ def load_state(path: str | os.PathLike, like: Any) -> tuple[Any, dict[str, Any]]
             found = f"{leaves[name].dtype} {list(leaves[name].shape)}"
             wanted_here = f"{leaf.dtype} {list(leaf.shape)}"
             raise CheckpointError(f"{path}: no state of this kind ({name} is {found}, expected {wanted_here})")
-    # By way of numpy for the reason given in `_restore`.
-    values = [jnp.asarray(np.asarray(leaves[name])) for name in wanted]
+    values = [jnp.asarray(leaves[name]) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(like), values), dict(metadata)

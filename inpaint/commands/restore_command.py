@@ -95,7 +95,7 @@ _FIT_DATA = flags.DEFINE_string(
     "fit_data", None, "Images that a method is fitted on, where it is: a folder, or an npz with images [n, h, w, c]."
 )
 _FIT_SPLIT = flags.DEFINE_string("fit_split", None, "Take only the images of that npz whose 'split' is this.")
-_SPACE = flags.DEFINE_string("space", None, "Latent space searched: z, w or w+.")
+_SPACE = flags.DEFINE_string("space", None, "Latent space that latent_search searches: z, z+, p+, w, w+, w++ or s.")
 _INIT = flags.DEFINE_string("init", None, "Where starts begin: encoder, prescreen, random, mean or file.")
 _LATENTS = flags.DEFINE_string(
     "latents",

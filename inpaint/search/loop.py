@@ -125,12 +125,17 @@ def host(key: Array, context: Context, c: Array | None, phase: Phase) -> latents
     return latents.Host(context.generator, c, key, p_space, phase.noise)
 
 
+def _keys(lane: Lanes, step: Array | None) -> Array:
+    """Returns the keys `[4]` of what a step draws: space, noise, terms, shaking; None: after the last step."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(lane.key), _AFTERWARDS if step is None else step)
+    return jax.random.split(key, 4)
+
+
 def _evaluate_one(v: Variable, lane: Lanes, context: Context, phase: Phase, step: Array | None) -> Evaluation:
     """Evaluates the objective as it is at `step`, or, for None, after the last one: with nothing shaken, and with draws
     that are always the same."""
     context = context._replace(guess=lane.guess)
-    key = jax.random.fold_in(jax.random.wrap_key_data(lane.key), _AFTERWARDS if step is None else step)
-    space_key, noise_key, term_key, shake_key = jax.random.split(key, 4)
+    space_key, noise_key, term_key, shake_key = _keys(lane, step)
     inputs = phase.space.to_inputs(host(space_key, context, lane.c, phase), v)
     if step is not None and phase.shake is not None and inputs.ws is not None:
         inputs = inputs._replace(ws=phase.shake(shake_key, inputs.ws, context, step / phase.steps))
@@ -221,9 +226,8 @@ def _lift(
         context = merge_context(graph, arrays)
 
         def one(v: Variable, lane: Lanes) -> Variable:
-            key = jax.random.fold_in(jax.random.wrap_key_data(lane.key), _AFTERWARDS)
             # What draws its latents hands over those of its final render.
-            found = host(jax.random.split(key, 4)[0], context, lane.c, target)
+            found = host(_keys(lane, None)[0], context, lane.c, target)
             return latents.lift(found, v, source=source.space, target=target.space)
 
         return jax.vmap(one)(v, lanes)
@@ -237,8 +241,7 @@ def _to_ws(v: Variable, lanes: Lanes, arrays: Any, *, graph: Any, mesh: Mesh | N
         context = merge_context(graph, arrays)
 
         def one(v: Variable, lane: Lanes) -> Array | None:
-            key = jax.random.fold_in(jax.random.wrap_key_data(lane.key), _AFTERWARDS)
-            found = host(jax.random.split(key, 4)[0], context, lane.c, phase)
+            found = host(_keys(lane, None)[0], context, lane.c, phase)
             return phase.space.to_inputs(found, v).ws
 
         return jax.vmap(one)(v, lanes)

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from stylegan_jax import layers, parameters
+from stylegan_jax.encoders import masked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,12 +70,7 @@ class LinearEncoder(nnx.Module):
     def __call__(self, images: Array, known: Array) -> Array:
         """Returns latents `[n, num_ws, w_dim]` for `images` `[n, r, r, c]` in [-1, 1] and `known` `[n, r, r]`."""
         config = self.config
-        size = (config.resolution, config.resolution)
-        if images.shape[1:] != (*size, config.image_channels) or known.shape != (images.shape[0], *size):
-            raise ValueError(
-                f"encoder: images must be [n, {size[0]}, {size[1]}, {config.image_channels}] and known without the "
-                f"channels, got {list(images.shape)} and {list(known.shape)}"
-            )
+        masked.check_shapes(images, known, resolution=config.resolution, channels=config.image_channels)
         # The arrays may be stored narrower than they are computed with.
         dtype = images.dtype
         arrays = (self.mean, self.loadings, self.latent_mean, self.latent_loadings)

@@ -34,6 +34,16 @@ class MaskedEncoderConfig:
         return 2 << len(self.widths)
 
 
+def check_shapes(images: Array, known: Array, *, resolution: int, channels: int) -> None:
+    """Raises ValueError unless images are `[n, resolution, resolution, channels]` and known lacks only the channels."""
+    size = (resolution, resolution)
+    if images.shape[1:] != (*size, channels) or known.shape != (images.shape[0], *size):
+        raise ValueError(
+            f"encoder: images must be [n, {resolution}, {resolution}, {channels}] and known without the channels, got "
+            f"{list(images.shape)} and {list(known.shape)}"
+        )
+
+
 class MaskedEncoder(nnx.Module):
     """Maps images with holes to latents in W+: the residual trunk of StyleGAN2's discriminator and two dense layers.
 
@@ -64,12 +74,7 @@ class MaskedEncoder(nnx.Module):
     def __call__(self, images: Array, known: Array) -> Array:
         """Returns latents `[n, num_ws, w_dim]` for `images` `[n, r, r, c]` in [-1, 1] and `known` `[n, r, r]`."""
         config = self.config
-        size = (config.resolution, config.resolution)
-        if images.shape[1:] != (*size, config.image_channels) or known.shape != (images.shape[0], *size):
-            raise ValueError(
-                f"encoder: images must be [n, {size[0]}, {size[1]}, {config.image_channels}] and known without the "
-                f"channels, got {list(images.shape)} and {list(known.shape)}"
-            )
+        check_shapes(images, known, resolution=config.resolution, channels=config.image_channels)
         shown = known[..., None].astype(images.dtype)
         x, image = None, jnp.concatenate([jnp.where(shown > 0, images * shown, 0), shown], -1)
         for index in range(len(config.widths) - 1, 0, -1):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The linear encoder: its closed form, what it recovers, its fit, and what is refused."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,10 +92,11 @@ def test_training_is_resumed_and_stored(tmp_path):
     generator = model()
     z = jax.random.normal(jax.random.key(0), (6, 5))
     images = image_io.to_uint8(np.clip(np.asarray(generator.generator(z)), -1, 1))
-    make = lambda **options: linear_encoder.LinearEncoderTrainer(  # noqa: E731
-        linear_encoder.dataclasses.replace(settings, **options), generator, images, tmp_path / "run"
-    )
     told = []
+
+    def make(**options):
+        own = dataclasses.replace(settings, **options)
+        return linear_encoder.LinearEncoderTrainer(own, generator, images, tmp_path / "run")
 
     def stop(line):
         told.append(line)
