@@ -57,6 +57,7 @@ class SearchConfig:
     mahalanobis: float = 0.02
     mean_distance: float = 0.0
     guess_distance: float = 0.0
+    expected: float = 0.0
     noise: str = "const"
     init: str = "prescreen"
     pool: int = 256
@@ -170,6 +171,7 @@ def _latent_search(config: RestoreConfig, images: np.ndarray | None) -> Method:
         mahalanobis=search.mahalanobis,
         mean_distance=search.mean_distance,
         guess_distance=search.guess_distance,
+        expected=search.expected,
         noise=search.noise,
         initialisation=_initialisation(search),
         others=_others(search),
@@ -186,6 +188,7 @@ def _encoder_defaults() -> RestoreConfig:
             lr=0.02,
             mahalanobis=0.0,
             guess_distance=0.2,
+            expected=1.0,
             noise="none",
             init="encoder",
             jitter=0.5,

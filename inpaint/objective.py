@@ -25,6 +25,7 @@ ROLES = {
     "perceptual": "name LPIPS' checkpoint by --perceptual, in Python as networks={'perceptual': ...}",
     "identity": "name ArcFace's checkpoint by --identity, in Python as networks={'identity': ...}",
     "guess": "let the problem have a mask and the generator an encoder (--encoder)",
+    "expected": "let the problem have a mask and the generator an encoder (--encoder)",
     "p_space": "take a style-based generator",
 }
 

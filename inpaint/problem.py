@@ -20,11 +20,13 @@ class Problem:
     """One restoration `y = A(x)`, or a batch of them with a leading axis on every array.
 
     `measurement` is what the operator makes of an image, for a mask `[h, w, c]` in [-1, 1]; `operator` is a pytree of
-    `inpaint.operators`.
+    `inpaint.operators`. `expected` `[s, s, c]` is what is thought of the image before any search, s a divisor of h and
+    w; `inpaint.solve` asks the encoder for it where the objective needs it and there is none.
     """
 
     operator: Operator
     measurement: Array
+    expected: Array | None = None
 
     @classmethod
     def observe(cls, image: Array, operator: Operator, *, key: Array | None = None) -> "Problem":

@@ -26,7 +26,7 @@ from inpaint.learned.attribute_classifier import ClassifierTrainConfig, Classifi
 from inpaint.learned.linear_encoder import LinearEncoderTrainConfig, LinearEncoderTrainer
 from inpaint.learned.masked_encoder import EncoderTrainConfig, EncoderTrainer
 from stylegan_jax import checkpoint, command_line
-from stylegan_jax.encoders import MaskedEncoder
+from stylegan_jax.encoders import LinearEncoder, MaskedEncoder
 from stylegan_jax.encoders.encoding import Encoder
 from stylegan_jax.training import data
 
@@ -40,7 +40,8 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder of the run: state, model, 
 _INITIAL = flags.DEFINE_string(
     "initial",
     None,
-    "Checkpoint of an encoder to begin a new run with: of another generator, or, for a linear one, of this generator.",
+    "Checkpoint of an encoder to begin with: a masked one of another generator, or a linear one of this to train on; "
+    "to fit a linear one, any of this generator.",
 )
 _LICENCE = flags.DEFINE_string("licence", "", "Licence and credits of the data, stored with the encoder.")
 _CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled programs (trusted input); off by default.")
@@ -91,7 +92,8 @@ def _train_encoder(config: EncoderTrainConfig) -> int:
         source = data.provenance(_DATA.value, split=_SPLIT.value, licence=_LICENCE.value)
     elif "generated" not in config_flags.get_override_values(flags.FLAGS["config"]):
         config.generated = config.batch
-    initial = checkpoint.load_network(_INITIAL.value, MaskedEncoder) if _INITIAL.value else (None, None)
+    kinds = MaskedEncoder | LinearEncoder
+    initial = checkpoint.load_network(_INITIAL.value, kinds) if _INITIAL.value else (None, None)
     run = EncoderTrainer(config, model, images, _OUTPUT.value, initial=initial[0])
     shown = "its own samples" if images is None else f"{len(images)} images"
     return _run(run, f"{shown} at {model.resolution} px", source | {"initial": initial[1]})

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of the masked encoder: from an image with a hole to latents in W+ whose render is the whole image.
+"""Training of an encoder: from an image with a hole to latents in W+ whose render is the whole image.
 
 The generator is frozen. Training images have random holes, but the loss looks at all of their pixels, so the encoder
-learns what is likely behind a hole; some of each batch are the generator's own samples, whose latents are known.
+learns what is likely behind a hole; some of each batch are the generator's own samples, whose latents are known. A
+linear encoder, fitted in closed form to latents, is trained on by the same loss to make images instead.
 """
 
 import dataclasses
@@ -20,8 +21,8 @@ from jax import Array
 
 import stylegan_jax as sg
 from inpaint import losses, masks
-from stylegan_jax import checkpoint
-from stylegan_jax.encoders import MaskedEncoder, MaskedEncoderConfig
+from stylegan_jax import checkpoint, parameters
+from stylegan_jax.encoders import LinearEncoder, MaskedEncoder, MaskedEncoderConfig
 from stylegan_jax.training import data
 from stylegan_jax.training import losses as training_losses
 from stylegan_jax.training import run as _run
@@ -32,7 +33,8 @@ class EncoderTrainConfig:
     """Settings of the training; counts of "images" are images seen by the encoder.
 
     Attributes:
-        widths: channels of the encoder at 4, 8, ..., the generator's resolution; features: of its dense layer.
+        widths: channels of the encoder at 4, 8, ..., the generator's resolution; features: of its dense layer. Neither
+            matters to a linear encoder.
         images: length of the run; batch: images per step.
         generated: how many of a batch are the generator's own samples.
         lr: largest learning rate of Adam, under a cosine to 0.
@@ -114,7 +116,7 @@ def masks_at(pool: np.ndarray, step: int, config: EncoderTrainConfig) -> np.ndar
 
 
 def loss(
-    encoder: MaskedEncoder,
+    encoder: MaskedEncoder | LinearEncoder,
     model: sg.Model,
     images: Array,
     known: Array,
@@ -152,6 +154,10 @@ def loss(
     return sum(weights[name] * value for name, value in parts.items()), parts
 
 
+def _as_type(arrays: dict[str, Array], dtype: Any) -> dict[str, Array]:
+    return {name: array.astype(dtype) for name, array in arrays.items()}
+
+
 class EncoderTrainer:
     """A run in a folder: `state/` (to resume), `model/` (the encoder), `log.jsonl`."""
 
@@ -162,7 +168,7 @@ class EncoderTrainer:
         images: np.ndarray | None,
         folder: str | os.PathLike,
         *,
-        initial: MaskedEncoder | None = None,
+        initial: MaskedEncoder | LinearEncoder | None = None,
     ):
         """Prepares the run, and resumes it where the folder holds a state.
 
@@ -171,7 +177,8 @@ class EncoderTrainer:
             model: generator, discriminator (where `features_weight` is above 0) and statistics of W.
             images: uint8 `[n, r, r, c]`, or None to train on the generator's samples alone.
             folder: of the run.
-            initial: an encoder of another generator to begin with; a run that is resumed does not need it.
+            initial: what to begin with: a masked encoder of another generator, or a linear one of this. A run that is
+                resumed does not need the former.
 
         Raises:
             ValueError: where these do not fit each other.
@@ -190,6 +197,7 @@ class EncoderTrainer:
             model = dataclasses.replace(model, w_statistics=statistics)
         self.config, self.model, self.images, self.folder = config, model, images, pathlib.Path(folder)
         encoder = self._new_encoder(initial)
+        self._stored_as = initial.loadings.dtype if isinstance(initial, LinearEncoder) else None
         self._graph, parameters, self._buffers = nnx.split(encoder, nnx.Param, ...)
         self._optimizer = optax.adam(
             optax.cosine_decay_schedule(config.lr, -(-config.images // config.batch)), b1=0.5, b2=0.99
@@ -204,7 +212,9 @@ class EncoderTrainer:
         self._model_graph, self._model_state = nnx.split(networks)
         self._step = jax.jit(self._advance, donate_argnums=(1,))
 
-    def _new_encoder(self, initial: MaskedEncoder | None) -> MaskedEncoder:
+    def _new_encoder(self, initial: MaskedEncoder | LinearEncoder | None) -> MaskedEncoder | LinearEncoder:
+        if isinstance(initial, LinearEncoder):
+            return self._linear(initial)
         config, generator, statistics = self.config, self.model.generator.config, self.model.w_statistics
         encoder_config = MaskedEncoderConfig(
             widths=tuple(config.widths),
@@ -224,6 +234,16 @@ class EncoderTrainer:
         encoder.mean[...] = statistics.mean
         encoder.scale[...] = jnp.sqrt(jnp.diag(statistics.covariance))
         return encoder
+
+    def _linear(self, initial: LinearEncoder) -> LinearEncoder:
+        theirs, ours = initial.config, self.model.generator.config
+        shapes = [(x.resolution, x.image_channels, x.num_ws, x.w_dim) for x in (theirs, ours)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                "the initial linear encoder is of another generator: resolution, channels, num_ws and w_dim "
+                f"{shapes[0]}, here {shapes[1]}"
+            )
+        return LinearEncoder.from_arrays(theirs, _as_type(parameters.to_arrays(initial), np.float32))
 
     def _advance(self, key: Array, state: State, networks: Any, real: Array, known: Array):
         generator, discriminator = nnx.merge(self._model_graph, networks)
@@ -250,9 +270,12 @@ class EncoderTrainer:
             return np.zeros((0, size, size, generator.image_channels), np.float32)
         return data.batch_at(self.images, step, batch=count, seed=config.seed, x_flip=config.x_flip)
 
-    def encoder(self) -> MaskedEncoder:
-        """Returns the network as it is now."""
-        return nnx.merge(self._graph, self.state.parameters, self._buffers)
+    def encoder(self) -> MaskedEncoder | LinearEncoder:
+        """Returns the network as it is now, a linear one in the type that it was stored in."""
+        found = nnx.merge(self._graph, self.state.parameters, self._buffers)
+        if self._stored_as is None:
+            return found
+        return LinearEncoder.from_arrays(found.config, _as_type(parameters.to_arrays(found), self._stored_as))
 
     def snapshot(self, *, provenance: dict[str, Any]) -> None:
         """Writes state and network."""

@@ -2,6 +2,7 @@
 """Losses for one image: over measurements, latents, noise maps and what networks see. Each returns a scalar."""
 
 from inpaint.losses.data import (
+    expected_l2,
     floored,
     gradient_l1,
     halved,
@@ -39,6 +40,7 @@ __all__ = [
     "cosine_spread",
     "discriminator_distance",
     "displacement",
+    "expected_l2",
     "floored",
     "geocross",
     "gradient_l1",

@@ -31,6 +31,27 @@ def l1(prediction: Array, measurement: Array, weight: Array) -> Array:
     return _weighted_mean(jnp.abs(prediction - measurement), weight)
 
 
+def expected_l2(image: Array, expected: Array, known: Array) -> Array:
+    """Returns the mean squared error of block means in the hole; 0 where there is no hole.
+
+    `sum_b h_b |mean_b(image) - expected_b|^2 / sum_b h_b`, `h_b` being the share of hole pixels of block b.
+
+    Args:
+        image: `[h, w, c]`.
+        expected: `[s, s, c]`, s a divisor of h and w.
+        known: `[h, w]` in [0, 1], 1 = keep.
+    """
+    size = expected.shape[0]
+
+    def blocks(x: Array) -> Array:
+        return x.reshape(size, x.shape[0] // size, size, x.shape[1] // size, x.shape[2]).mean((1, 3))
+
+    hole = blocks(1 - known[..., None].astype(image.dtype))
+    error = jnp.sum(hole * jnp.square(blocks(image) - expected)) / image.shape[2]
+    total = jnp.sum(hole)
+    return error / jnp.where(total > 0, total, 1)
+
+
 def floored(error: Array, floor: float) -> Array:
     """Returns `max(error, floor)` of a scalar, without a gradient below it."""
     return jnp.maximum(error, floor)

@@ -22,6 +22,7 @@ def latent_search(
     mahalanobis: float = 0.02,
     mean_distance: float = 0.0,
     guess_distance: float = 0.0,
+    expected: float = 0.0,
     noise: str = "const",
     initialisation: Initialisation | None = None,
     others: tuple[Term, ...] = (),
@@ -29,7 +30,7 @@ def latent_search(
     """Returns a search by Adam under NVlabs' schedule, in one space or first in W and then in W+.
 
     Minimises `d(G(w), y) + mahalanobis * |A^T (w - mean)|^2 / dim + mean_distance * |w - mean|^2 / dim` and, with an
-    encoder E, `+ guess_distance * |A^T (w - E(y))|^2 / dim`.
+    encoder E, `+ guess_distance * |A^T (w - E(y))|^2 / dim + expected * |G(w) - x_E(y)|^2` in the hole.
 
     Args:
         space: "z", "w" or "w+".
@@ -39,6 +40,7 @@ def latent_search(
         fine_lr: largest learning rate of the phase in W+ that follows one in W.
         data: term of the known pixels, "l2" or "l1".
         mahalanobis, mean_distance, guess_distance: weights of the priors (0: off).
+        expected: weight of the distance in the hole to what the encoder expects there (0: off).
         noise: "const" (the stored noise maps) or "none", which gives smoother images.
         initialisation: where starts begin; by default the best of 256 random latents.
         others: more terms of the objective, from `inpaint.term` and `inpaint.attribute_term`.
@@ -53,7 +55,7 @@ def latent_search(
     if steps < 1 or not 0 <= coarse_share < 1:
         raise ValueError(f"need steps >= 1 and coarse_share in [0, 1), got {steps} and {coarse_share}")
     priors = {"mahalanobis": mahalanobis, "mean_distance": mean_distance, "guess_distance": guess_distance}
-    weights = {data: 1.0} | priors
+    weights = {data: 1.0} | priors | {"expected_l2": expected}
     terms = (*(term(name, weight) for name, weight in weights.items() if weight), *others)
     coarse = round(steps * coarse_share) if space == "w+" else 0
     phases = ()
@@ -71,6 +73,7 @@ def encoder_search(
     lr: float = 0.02,
     data: str = "l2",
     guess_distance: float = 0.2,
+    expected: float = 1.0,
     mahalanobis: float = 0.0,
     noise: str = "none",
     jitter: float = 0.5,
@@ -78,15 +81,17 @@ def encoder_search(
 ) -> Method:
     """Returns a search in W+ by Adam that begins about an encoder's guess and is held near it.
 
-    Minimises `d(G(w), y) + guess_distance * |A^T (w - E(y))|^2 / dim + mahalanobis * |A^T (w - mean)|^2 / dim`. What
-    is known says little about most directions of W+; the encoder E has learned what is likely there, so a step away
-    from its guess has to pay for itself in known pixels (Zhu et al. 2020, "In-domain GAN inversion", with the distance
-    taken in W+).
+    Minimises `d(G(w), y) + guess_distance * |A^T (w - E(y))|^2 / dim + expected * |G(w) - x_E(y)|^2 + mahalanobis *
+    |A^T (w - mean)|^2 / dim`, the third in the hole alone. What is known says little about most directions of W+; the
+    encoder E has learned what is likely there, so a step away from its guess has to pay for itself in known pixels (Zhu
+    et al. 2020, "In-domain GAN inversion", with the distance taken in W+). Latents that are likely one by one are not
+    yet the likeliest image; a linear encoder also says which pixels `x_E` it expects, and the hole is held near them.
 
     Args:
         steps, lr: of Adam under NVlabs' schedule.
         data: term of the known pixels, "l2" or "l1".
         guess_distance, mahalanobis: weights of the distances to the guess and to the mean of W (0: off).
+        expected: weight of the distance to the expected pixels, see `stylegan_jax.encoders.expected` (0: off).
         noise: "const" (the stored noise maps) or "none"; encoders of `inpaint train` know the generator without noise.
         jitter: see `inpaint.Encoded`.
         others: more terms of the objective, from `inpaint.term` and `inpaint.attribute_term`.
@@ -101,6 +106,7 @@ def encoder_search(
         data=data,
         mahalanobis=mahalanobis,
         guess_distance=guess_distance,
+        expected=expected,
         noise=noise,
         initialisation=Encoded(jitter),
         others=others,

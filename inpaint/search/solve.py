@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`solve`: all starts of all images through all phases of a method, a chunk at a time."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -51,7 +52,7 @@ def make_context(
         raise ValueError(f"no network has the role {unknown[0]!r}; roles are {', '.join(ROLES)}")
     found = {role: given[role] for role in sorted(needs) if given.get(role) is not None}
     for role in needs:
-        if role not in found and role not in ("guess", "p_space"):
+        if role not in found and role not in ("guess", "expected", "p_space"):
             raise ValueError(f"the objective needs the role {role!r}, which nothing fills: {ROLES[role]}")
     p_space = None
     if "p_space" in needs:
@@ -67,21 +68,21 @@ def make_context(
     )
 
 
-def _guess(model: sg.Model | sg.Generator, problem: Problem) -> Array:
-    """Returns the encoder's latents `[images, num_ws, w_dim]` of a batch of problems."""
+def _ask(model: sg.Model | sg.Generator, problem: Problem, question: Callable[..., Array]) -> Array:
+    """Returns what the encoder says of a batch of problems, `[images, ...]`; `question` is a function of
+    `stylegan_jax.encoders`."""
     encoder = model.encoder if isinstance(model, sg.Model) else None
     if encoder is None:
         raise ValueError(
-            "the method begins with an encoder and the generator has none; choose another initialisation (prescreen, "
-            "random, mean) or train one with `python -m inpaint train`"
+            "the method asks an encoder and the generator has none; choose another initialisation (prescreen, random, "
+            "mean) and method, or train one with `python -m inpaint train`"
         )
     if problem.operator.known is None:
         raise ValueError("the encoder reads images with holes, and this problem has no mask")
     known = (problem.operator.known > 0.5).astype(jnp.float32)
-    # One at a time: the guess of an image must not depend on how many there are.
+    # One at a time: what is said of an image must not depend on how many there are.
     pairs = zip(problem.measurement, known, strict=True)
-    guesses = [encoders.encode(encoder, x[None], known=k[None], generator=model.generator)[0] for x, k in pairs]
-    return jnp.stack(guesses)
+    return jnp.stack([question(encoder, x[None], known=k[None], generator=model.generator)[0] for x, k in pairs])
 
 
 def _begun(
@@ -99,7 +100,7 @@ def _begun(
     if "guess" not in method.needs:
         return None
     if given is None:
-        return _guess(model, problem)
+        return _ask(model, problem, encoders.encode)
     config = context.generator.config
     guess, latent = jnp.asarray(given, context.w_mean.dtype), (config.num_ws, config.w_dim)
     wanted = latent if single else (problem.measurement.shape[0], *latent)
@@ -276,6 +277,9 @@ def solve(
         steps_per_call = 1 if jax.default_backend() == "cpu" else 25
     _check_counts(devices=len(devices), steps_per_call=steps_per_call, watch_every=watch_every, chunk=chunk)
     guess = _begun(model, problem, method, context, guess, single=single)
+    asked = problem
+    if "expected" in method.needs and problem.expected is None:
+        problem = dataclasses.replace(problem, expected=_ask(model, problem, encoders.expected))
     # One device that holds the arrays already needs no copy of them.
     frozen = loop.split_context(context, devices=None if devices == jax.local_devices()[:1] else devices)
     size = chunk or memory.default_chunk(context.generator, devices=len(devices))
@@ -294,7 +298,7 @@ def solve(
     count = method.initialisation.candidates(starts)
     pool = count if count > starts else 0
     return _result(
-        problem,
+        asked,
         found,
         single=single,
         chunk=chunks.size,

@@ -26,6 +26,7 @@ _PLAIN = {
     "l2": (data.l2, ()),
     "l1": (data.l1, ()),
     "drawn_l2": (data.drawn_l2, ()),
+    "expected_l2": (data.expected_l2, ("expected",)),
     "gradient": (data.gradient, ()),
     "laplacian": (data.laplacian, ()),
     "high_band": (data.high_band, ()),

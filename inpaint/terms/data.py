@@ -29,6 +29,11 @@ def drawn_l2(candidate: Candidate, problem: Problem, context: Context) -> Array:
     return losses.l2(prediction, problem.measurement, problem.operator.weight)
 
 
+def expected_l2(candidate: Candidate, problem: Problem, context: Context) -> Array:
+    """Returns `losses.expected_l2`: the distance to what the encoder expects in the hole."""
+    return losses.expected_l2(candidate.image, problem.expected, known_pixels(problem, "expected_l2"))
+
+
 def gradient(candidate: Candidate, problem: Problem, context: Context) -> Array:
     """Returns `losses.gradient_l1` over known pixels."""
     return losses.gradient_l1(candidate.image, problem.measurement, known_pixels(problem, "gradient"))

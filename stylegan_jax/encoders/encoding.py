@@ -91,6 +91,24 @@ def encode_steps(
     return _looking(state, render_state, images, known, graphs=graphs, iterations=iterations, stage=stage)
 
 
+def expected(encoder: Encoder, images: Array, *, known: Array | None = None, generator: StyleGenerator) -> Array:
+    """Returns what an encoder expects images to be, behind their holes too: `[n, s, s, c]`, s a divisor of the height.
+
+    A `LinearEncoder` says it of pixels themselves, as means of blocks; of all others it is what the generator makes of
+    their latents. Arguments and errors are those of `encode`.
+    """
+    if not isinstance(encoder, LinearEncoder):
+        return render(generator, encode(encoder, images, known=known, generator=generator))
+    graph, state = nnx.split(encoder)
+    shown = jnp.ones(images.shape[:3], images.dtype) if known is None else (known > 0.5).astype(images.dtype)
+    return _expected(state, images, shown, graph=graph)
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def _expected(state: Any, images: Array, known: Array, *, graph: Any) -> Array:
+    return nnx.merge(graph, state).expected(images, known)
+
+
 @functools.partial(jax.jit, static_argnames="graph")
 def _masked(state: Any, images: Array, known: Array, *, graph: Any) -> Array:
     return nnx.merge(graph, state)(images, known)

@@ -54,8 +54,9 @@ class LinearEncoder(nnx.Module):
         values, latents = config.seen**2 * config.image_channels, config.num_ws * config.w_dim
         self.mean = layers.Buffer(jnp.zeros((values,)))
         self.loadings = layers.Buffer(jax.random.normal(rngs.params(), (values, config.components)))
-        self.latent_mean = layers.Buffer(jnp.zeros((config.num_ws, config.w_dim)))
-        self.latent_loadings = layers.Buffer(jnp.zeros((latents, config.components)))
+        # What is said of images stays a closed form; what is said of latents can be trained on.
+        self.latent_mean = nnx.Param(jnp.zeros((config.num_ws, config.w_dim)))
+        self.latent_loadings = nnx.Param(jnp.zeros((latents, config.components)))
 
     @classmethod
     def from_arrays(cls, config: LinearEncoderConfig, arrays: Mapping[str, Array]) -> "LinearEncoder":
@@ -69,12 +70,23 @@ class LinearEncoder(nnx.Module):
 
     def __call__(self, images: Array, known: Array) -> Array:
         """Returns latents `[n, num_ws, w_dim]` for `images` `[n, r, r, c]` in [-1, 1] and `known` `[n, r, r]`."""
+        latent_mean, latent_loadings = (x[...].astype(images.dtype) for x in (self.latent_mean, self.latent_loadings))
+        z = self._components(images, known)
+        return jax.vmap(lambda z: latent_mean + (latent_loadings @ z).reshape(latent_mean.shape))(z)
+
+    def expected(self, images: Array, known: Array) -> Array:
+        """Returns the image that is expected, `m + L z`, as means of blocks, `[n, seen, seen, c]`."""
+        shape = (self.config.seen, self.config.seen, self.config.image_channels)
+        mean, loadings = (x[...].astype(images.dtype) for x in (self.mean, self.loadings))
+        return jax.vmap(lambda z: (mean + loadings @ z).reshape(shape))(self._components(images, known))
+
+    def _components(self, images: Array, known: Array) -> Array:
+        """Returns the mean of z given what is known, `[n, components]`."""
         config = self.config
         masked.check_shapes(images, known, resolution=config.resolution, channels=config.image_channels)
         # The arrays may be stored narrower than they are computed with.
         dtype = images.dtype
-        arrays = (self.mean, self.loadings, self.latent_mean, self.latent_loadings)
-        mean, loadings, latent_mean, latent_loadings = (x[...].astype(dtype) for x in arrays)
+        mean, loadings = (x[...].astype(dtype) for x in (self.mean, self.loadings))
 
         def one(image: Array, known: Array) -> Array:
             share = self._blocks(known[..., None])
@@ -84,8 +96,7 @@ class LinearEncoder(nnx.Module):
             weight = jnp.broadcast_to(share, (config.seen, config.seen, config.image_channels)).reshape(-1)
             weighted = loadings * (weight * (area / config.noise))[:, None]
             precision = jnp.eye(config.components, dtype=dtype) + jnp.matmul(loadings.T, weighted, precision="highest")
-            z = jax.scipy.linalg.solve(precision, weighted.T @ (seen - mean), assume_a="pos")
-            return latent_mean + (latent_loadings @ z).reshape(latent_mean.shape)
+            return jax.scipy.linalg.solve(precision, weighted.T @ (seen - mean), assume_a="pos")
 
         return jax.vmap(one)(images, known.astype(dtype))
 

@@ -17,8 +17,8 @@ import stylegan_jax as sg
 from inpaint import methods
 from inpaint.learned import masked_encoder
 from inpaint.learned.masked_encoder import EncoderTrainConfig, EncoderTrainer
-from stylegan_jax import checkpoint, image_io
-from stylegan_jax.encoders import MaskedEncoder, MaskedEncoderConfig
+from stylegan_jax import checkpoint, encoders, image_io, parameters
+from stylegan_jax.encoders import LinearEncoder, LinearEncoderConfig, MaskedEncoder, MaskedEncoderConfig
 
 SIZE = 8
 KNOWN = np.ones((SIZE, SIZE), np.float32)
@@ -144,6 +144,30 @@ def test_resumed_training_equals_uninterrupted(tmp_path, shared_compilations):
         EncoderTrainer(CONFIG, dataclasses.replace(model, content_hash="other"), images, tmp_path / "part")
 
 
+def make_linear(**changes):
+    """Returns a random linear encoder of that generator in half precision."""
+    config = LinearEncoderConfig(**{"resolution": SIZE, "seen": 4, "num_ws": 4, "w_dim": 6, "components": 3} | changes)
+    rng, like = np.random.default_rng(0), parameters.abstract(LinearEncoder, config)
+    return LinearEncoder.from_arrays(config, {k: rng.normal(size=v.shape).astype(np.float16) for k, v in like.items()})
+
+
+def test_a_linear_encoder_is_trained_on(tmp_path):
+    """What it says of latents changes, what it says of images does not, and it is stored as it was."""
+    initial, config = make_linear(), dataclasses.replace(CONFIG, images=4, generated=0, features_weight=0.0, lr=0.1)
+    run = EncoderTrainer(config, make_model(), random_images(6), tmp_path / "run", initial=initial)
+    run.run(provenance={"source": "random"}, report=lambda line: None)
+    found, _ = checkpoint.load_network(tmp_path / "run" / "model", LinearEncoder)
+    assert found.config == initial.config
+    for name, array in parameters.to_arrays(found).items():
+        before = parameters.to_arrays(initial)[name]
+        assert array.dtype == np.float16, name
+        assert np.array_equal(array, before) == (name in ("mean", "loadings")), name
+    again = EncoderTrainer(config, make_model(), random_images(6), tmp_path / "run", initial=initial)
+    assert int(again.state.images) == 4
+    with pytest.raises(ValueError, match=r"of another generator: .* \(8, 3, 5, 6\), here \(8, 3, 4, 6\)"):
+        EncoderTrainer(config, make_model(), random_images(6), tmp_path / "run", initial=make_linear(num_ws=5))
+
+
 @pytest.mark.parametrize(
     ("changes", "images", "message"),
     [
@@ -184,7 +208,30 @@ def test_the_search_begins_at_the_guess_and_is_held_there():
     for watched in (w for w in seen if w.step == 0):
         np.testing.assert_allclose(watched.ws, np.stack([guess] * 2), atol=1e-6)
     assert distances[0] > distances[1] > distances[2] > 0
-    assert set(result.terms) == {"l2", "guess_distance"}
+    assert set(result.terms) == {"l2", "guess_distance", "expected_l2"}
+
+
+def test_the_hole_is_held_near_what_is_expected():
+    """A linear encoder's own pixels, in the search's problem only; given ones are taken instead; the pull is felt."""
+    model = dataclasses.replace(make_model(), encoder=make_linear())
+    (problem,) = make_problems(1)
+    image, known = problem.measurement[None], jnp.asarray(KNOWN)[None]
+    expected = encoders.expected(model.encoder, image, known=known, generator=model.generator)[0]
+    assert expected.shape == (4, 4, 3)
+    found = {}
+    for pull in (1e-6, 100.0):
+        method = make_search(guess_distance=0.0, expected=pull, jitter=0.0)
+        result = inpaint.solve(model, problem, method, starts=1, key=jax.random.key(0))
+        found[pull] = float(result.terms["expected_l2"][0]) / pull
+        blocks = np.asarray(result.raw[0]).reshape(4, 2, 4, 2, 3).mean((1, 3))
+        share = 1 - KNOWN.reshape(4, 2, 4, 2).mean((1, 3))
+        error = (share[..., None] * np.square(blocks - np.asarray(expected))).sum() / (3 * share.sum())
+        assert found[pull] == pytest.approx(error, rel=1e-4)
+        assert result.problem.expected is None
+    assert found[100.0] < 0.9 * found[1e-6]
+    own = dataclasses.replace(problem, expected=jnp.full((2, 2, 3), 0.25))
+    result = inpaint.solve(model, own, make_search(expected=1.0, jitter=0.0), starts=1, key=jax.random.key(0))
+    assert result.problem.expected.shape == (2, 2, 3) and result.terms["expected_l2"][0] > 0
 
 
 @pytest.mark.slow

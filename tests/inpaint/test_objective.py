@@ -92,8 +92,8 @@ NETWORKS = {"perceptual": Wrapped(Squares()), "identity": Wrapped(Blue()), "clas
 @functools.cache
 def shares():
     """Returns, for the end of a search with every term at weight 1, the shares of each start and the result."""
-    # The method has the first three anyway, and searches no noise maps.
-    own = ("l2", "mahalanobis", "guess_distance", "noise_regularizer")
+    # The method has the first four anyway, and searches no noise maps.
+    own = ("l2", "mahalanobis", "guess_distance", "expected_l2", "noise_regularizer")
     others = tuple(terms.term(name) for name in terms.TERMS if name not in own)
     constraint = terms.attribute_term("bright_hole", 1.0)
     method = methods.encoder_search(steps=2, guess_distance=1.0, mahalanobis=1.0, others=(*others, constraint))

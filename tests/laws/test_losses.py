@@ -25,6 +25,19 @@ def random_image(seed):
     return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, (SIZE, SIZE, 3)), jnp.float32)
 
 
+def test_expected_pixels_of_the_hole():
+    """0 where block means agree in the hole, whatever is known or varies within blocks; without a hole 0; gradients."""
+    image, known = random_image(0), jnp.ones((SIZE, SIZE)).at[2:5, 1:4].set(0).at[0, 0].set(0.5)
+    expected = np.asarray(image).reshape(3, 2, 3, 2, 3).mean((1, 3))
+    assert losses.expected_l2(image, expected, known) == pytest.approx(0, abs=1e-12)
+    touched = np.asarray(known).reshape(3, 2, 3, 2).min((1, 3)) < 1
+    assert losses.expected_l2(image, np.where(touched[..., None], expected, 7), known) == pytest.approx(0, abs=1e-12)
+    assert losses.expected_l2(image, expected + 2, known) == pytest.approx(4, rel=1e-5)
+    assert losses.expected_l2(image, expected + 2, jnp.ones((SIZE, SIZE))) == 0
+    for shown in (known, jnp.ones_like(known)):
+        assert np.isfinite(jax.grad(losses.expected_l2)(image, expected, shown)).all()
+
+
 @data_terms
 def test_zero_at_equality_only(name, strict_types):
     """A term is 0 where prediction and measurement agree, positive elsewhere, and symmetric."""

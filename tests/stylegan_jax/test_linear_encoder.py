@@ -39,8 +39,9 @@ def test_is_the_conditional_mean(x64):
     images = rng.uniform(-1, 1, (3, 8, 8, 3))
     known = np.stack([(rng.random((8, 8)) > 0.4).astype(float), rng.random((8, 8)), np.zeros((8, 8))])
     found = encoder(jnp.asarray(images), jnp.asarray(known))
+    pixels = encoder.expected(jnp.asarray(images), jnp.asarray(known))
     loadings, mean = np.asarray(encoder.loadings[...]), np.asarray(encoder.mean[...])
-    for image, k, ws in zip(images, known, found, strict=True):
+    for image, k, ws, seen_pixels in zip(images, known, found, pixels, strict=True):
         share = np.repeat(blocks(k[..., None]), 3, -1).reshape(-1)
         seen = share > 0
         y = (blocks(image * k[..., None]).reshape(-1)[seen]) / share[seen] - mean[seen]
@@ -48,6 +49,7 @@ def test_is_the_conditional_mean(x64):
         z = loadings[seen].T @ np.linalg.solve(covariance, y)
         expected = np.asarray(encoder.latent_mean[...]) + (np.asarray(encoder.latent_loadings[...]) @ z).reshape(2, 5)
         np.testing.assert_allclose(ws, expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(seen_pixels, (mean + loadings @ z).reshape(4, 4, 3), rtol=0, atol=1e-9)
 
 
 def test_hidden_pixels_do_not_matter(x64):
