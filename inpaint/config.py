@@ -188,7 +188,7 @@ def _encoder_defaults() -> RestoreConfig:
             lr=0.02,
             mahalanobis=0.0,
             guess_distance=0.2,
-            expected=1.0,
+            expected=0.3,
             noise="none",
             init="encoder",
             jitter=0.5,

@@ -73,7 +73,7 @@ def encoder_search(
     lr: float = 0.02,
     data: str = "l2",
     guess_distance: float = 0.2,
-    expected: float = 1.0,
+    expected: float = 0.3,
     mahalanobis: float = 0.0,
     noise: str = "none",
     jitter: float = 0.5,
