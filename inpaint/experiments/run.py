@@ -79,9 +79,7 @@ class Runner:
         built, search = self.methods[method.label], method.config.search
         if isinstance(built, Fill):
             return 0, 0
-        pool = built.initialisation.candidates(search.starts)
-        pool = pool if pool > search.starts else 0
-        return pool + search.starts, search.starts * (built.steps + len(built.phases))
+        return built.evaluations(search.starts)
 
     def run(self, unit: Unit, *, pictures: pathlib.Path | None = None) -> list[Row]:
         """Restores the images of `unit` and returns their rows; composites are written below `pictures`, if given."""

@@ -5,8 +5,9 @@ from inpaint.methods.projection import Shake, split_steps
 from inpaint.objective import Term
 from inpaint.search import transforms
 from inpaint.search.initialise import Initialisation, Mean, RandomMapping
-from inpaint.search.method import Below, Method, Phase
+from inpaint.search.method import Method, Phase
 from inpaint.search.schedule import adam, chained, constant_adam, still
+from inpaint.search.stopping import Below
 from inpaint.terms import check_features, locality, term
 from stylegan_jax import latents
 from stylegan_jax.heads import ContentHead, StyleHead

@@ -26,6 +26,7 @@ from inpaint.search.saved import SavedSearch
 from stylegan_jax import encoders, latents
 
 _STEPS = 1  # folded into a start's key for whatever its steps draw
+_ATTEMPT = 2**24  # between the numbers of the candidates of a start's attempts
 
 
 def make_context(
@@ -180,29 +181,76 @@ def _choose(pool: Chunks, begun: Begun, context: loop.Frozen, method: Method, st
     return np.argsort(np.where(np.isfinite(scores), scores, np.inf), axis=1, kind="stable")[:, :starts]
 
 
-def _begin(
-    key: Array, ids: np.ndarray, chunks: Chunks, context: loop.Frozen, method: Method, label: Array | None
-) -> tuple[Begun, np.ndarray]:
-    """Returns where the starts of `chunks` begin, all lanes `[images * starts, ...]`, and which candidates they were,
-    `[images, starts]`; `ids` `[images]` name the images' keys."""
-    images, starts, guess = chunks.images, chunks.per_image, chunks.guess
-    count = method.initialisation.candidates(starts)
-    drawn = _draw(
+def _drawn(
+    key: Array, ids: np.ndarray, candidates: np.ndarray, chunks: Chunks, context: loop.Frozen, method: Method, label
+) -> Begun:
+    """Returns where `candidates` `[images, n]` begin, all lanes; `ids` `[images]` name the images' keys."""
+    count = candidates.shape[1]
+    return _draw(
         key,
         jnp.asarray(np.repeat(ids, count)),
-        jnp.asarray(np.tile(np.arange(count), images)),
-        None if guess is None else jnp.repeat(guess, count, axis=0),
+        jnp.asarray(candidates.reshape(-1)),
+        None if chunks.guess is None else jnp.repeat(chunks.guess, count, axis=0),
         label,
         context.arrays,
         graph=context.graph,
         initialisation=method.initialisation,
         phase=method.phases[0],
     )
+
+
+def _begin(
+    key: Array, ids: np.ndarray, chunks: Chunks, context: loop.Frozen, method: Method, label: Array | None
+) -> tuple[Begun, np.ndarray]:
+    """Returns where the starts of `chunks` begin, all lanes `[images * starts, ...]`, and which candidates they were,
+    `[images, starts]`; `ids` `[images]` name the images' keys."""
+    images, starts = chunks.images, chunks.per_image
+    count = method.initialisation.candidates(starts)
+    drawn = _drawn(key, ids, np.tile(np.arange(count), (images, 1)), chunks, context, method, label)
     # The sweep over the pool takes the same lanes at once as the search, so that both use one compiled evaluation.
-    pool = Chunks(chunks.problem, guess, count, chunks.size, devices=chunks.devices)
+    pool = Chunks(chunks.problem, chunks.guess, count, chunks.size, devices=chunks.devices)
     chosen = _choose(pool, drawn, context, method, starts)
     lanes = (np.arange(images)[:, None] * count + chosen).reshape(-1)
     return jax.tree.map(lambda x: x[lanes], drawn), chosen
+
+
+def _again(
+    found: dict[str, Any],
+    key: Array,
+    ids: np.ndarray,
+    chunks: Chunks,
+    context: loop.Frozen,
+    method: Method,
+    label: Array | None,
+    *,
+    attempt: int,
+    steps_per_call: int,
+) -> dict[str, Any]:
+    """Returns `found` with every frozen start searched anew, from a candidate that only its number and the attempt
+    name; the better of the two is the start's result."""
+    images, starts = np.nonzero(found["frozen"])
+    if not len(images):
+        return found
+    candidates = found["first"][images, starts, None] + attempt * _ATTEMPT
+    index = jnp.asarray(images)
+    problem = jax.tree.map(lambda x: x[index], chunks.problem)
+    own = Chunks(problem, None if chunks.guess is None else chunks.guess[index], 1, chunks.size, devices=chunks.devices)
+    begun = _drawn(key, ids[images], candidates, own, context, method, label)
+    method = dataclasses.replace(method, halving=None)
+    new = _chunks.search(own, begun, context, method, starts=1, steps_per_call=steps_per_call, told=Told())
+    found["spent"] = found["spent"] + np.bincount(images, new.pop("spent"), minlength=chunks.images)
+    found["forwards"] = found["forwards"] + np.bincount(images, minlength=chunks.images)
+    del new["lanes"]
+    new |= {"candidates": candidates, "labels": None if begun.c is None else np.asarray(begun.c)[:, None]}
+    better = new["scores"][:, 0] < found["scores"][images, starts]
+    place = images[better], starts[better]
+
+    def put(old: np.ndarray, value: np.ndarray) -> np.ndarray:
+        old = np.array(old)
+        old[place] = value[better, 0]
+        return old
+
+    return found | jax.tree.map(put, {name: found[name] for name in new}, new)
 
 
 def _ids(image_ids: Sequence[int] | None, problem: Problem) -> np.ndarray:
@@ -238,7 +286,7 @@ def solve(
         model: a loaded model, or a generator (whose statistics of W are then estimated).
         problem: one problem, or a batch of them (`Problem.stack`).
         method: see `inpaint.methods`; a fill ignores all options that follow and has one start.
-        starts: latents optimised for every image.
+        starts: latents optimised for every image, to the end (with halving more of them begin).
         key: of everything random. A start's result depends on the key, its image's id and its own number only.
         networks: what terms of the objective need beside the model, by role (`inpaint.objective.ROLES`), for example
             `{"classifier": stylegan_jax.classifiers...}`.
@@ -271,6 +319,8 @@ def solve(
     context = make_context(model, networks=networks, needs=method.needs)
     label = None if label is None else jnp.asarray(label, context.w_mean.dtype)
     _check(context.generator, problem, starts, label)
+    if watch is not None and method.halving is not None:
+        raise ValueError("a search by halving cannot be watched: most of its starts do not reach the end")
     ids = _ids(image_ids, problem)
     devices = list(jax.local_devices() if devices is None else devices)
     if steps_per_call is None:
@@ -283,29 +333,28 @@ def solve(
     # One device that holds the arrays already needs no copy of them.
     frozen = loop.split_context(context, devices=None if devices == jax.local_devices()[:1] else devices)
     size = chunk or memory.default_chunk(context.generator, devices=len(devices))
-    chunks = Chunks(problem, guess, starts, size, devices=frozen.devices)
+    begins = starts if method.halving is None else method.halving.begins(starts)
+    chunks = Chunks(problem, guess, begins, size, devices=frozen.devices)
     begun, chosen = _begin(key, ids, chunks, frozen, method, label)
     if chunk is None:
         _chunks.fit_chunk(chunks, begun, frozen, method, steps=steps_per_call)
     if state is not None:
         chunks.resize(state.open(lambda: chunks.describe(begun, frozen, method, steps_per_call), chunks.size))
     told = Told(progress, watch, watch_every)
-    found = _chunks.search(chunks, begun, frozen, method, steps_per_call=steps_per_call, told=told, saved=state)
-    found |= {
-        "candidates": chosen,
-        "labels": None if begun.c is None else np.asarray(begun.c).reshape(*chosen.shape, -1),
-    }
-    count = method.initialisation.candidates(starts)
-    pool = count if count > starts else 0
-    return _result(
-        asked,
-        found,
-        single=single,
-        chunk=chunks.size,
-        # Once more for the initial scores of a pool, after the last step of every phase, and for the final renders.
-        forwards=pool + starts,
-        gradients=starts * (method.steps + len(method.phases)),
+    found = _chunks.search(
+        chunks, begun, frozen, method, starts=starts, steps_per_call=steps_per_call, told=told, saved=state
     )
+    lanes, images = found.pop("lanes"), np.arange(len(ids))[:, None]
+    labels = None if begun.c is None else np.asarray(begun.c).reshape(len(ids), begins, -1)[images, lanes]
+    chosen = np.take_along_axis(chosen, lanes, axis=1)
+    found |= {"candidates": chosen, "first": chosen, "labels": labels}
+    found["forwards"] = np.full(len(ids), method.evaluations(starts)[0])
+    for attempt in range(1, method.restarts + 1):
+        found = _again(found, key, ids, chunks, frozen, method, label, attempt=attempt, steps_per_call=steps_per_call)
+    del found["first"]
+    # Of a batch the means, rounded up.
+    forwards, gradients = (int(np.ceil(found.pop(name).mean())) for name in ("forwards", "spent"))
+    return _result(asked, found, single=single, chunk=chunks.size, forwards=forwards, gradients=gradients)
 
 
 def _result(
@@ -333,6 +382,7 @@ def _fill(problem: Problem, method: Fill) -> dict[str, Any]:
         "terms": {"l2": fit},
         "traces": np.zeros((images, 1, 0), np.float32),
         "frozen": np.zeros((images, 1), bool),
+        "steps": np.zeros((images, 1), int),
         "candidates": np.zeros((images, 1), int),
         "labels": None,
     }

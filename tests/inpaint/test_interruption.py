@@ -220,12 +220,12 @@ def test_what_cannot_be_read_is_made_again(tmp_path, monkeypatch, shared_compila
             file.write_bytes(b"torn")
     first = search(state=SavedSearch(tmp_path / "s", every=0))
     assert_equal(first, search())
-    (tmp_path / "s" / "part-00000000.npz").write_bytes(b"torn")
+    (tmp_path / "s" / "part-0-00000000.npz").write_bytes(b"torn")
     assert_equal(search(state=SavedSearch(tmp_path / "s", every=0)), first)
     (tmp_path / "s" / "search.json").unlink()
-    with np.load(tmp_path / "s" / "part-00000000.npz") as arrays:
+    with np.load(tmp_path / "s" / "part-0-00000000.npz") as arrays:
         wrong = {name: array * 0 for name, array in arrays.items()}
-    np.savez(tmp_path / "s" / "part-00000000.npz", **wrong)
+    np.savez(tmp_path / "s" / "part-0-00000000.npz", **wrong)
     assert_equal(search(state=SavedSearch(tmp_path / "s", every=0)), first)
     terms = (term("l2"), term("mahalanobis", 0.01))
     phases = (Phase(latents.W, 4, adam(0.1, 4), terms), Phase(latents.WPLUS, 4, adam(0.06, 4), terms))
