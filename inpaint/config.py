@@ -13,6 +13,7 @@ import numpy as np
 from inpaint import baselines, blend, methods, terms
 from inpaint.objective import Term
 from inpaint.search import selection
+from inpaint.search.halving import SuccessiveHalving
 from inpaint.search.initialise import (
     Encoded,
     Given,
@@ -23,6 +24,7 @@ from inpaint.search.initialise import (
     Uniform,
 )
 from inpaint.search.method import Fill, Method
+from inpaint.search.stopping import Plateau
 
 
 @dataclasses.dataclass
@@ -32,8 +34,12 @@ class SearchConfig:
     Attributes:
         init: "prescreen" (the best of `pool` random latents), "random", or "mean", "encoder" or "file" (latents of an
             earlier restoration), with up to `jitter` times W's spread added.
-        starts: latents optimised for one image; keep: how many are shown.
-        select: "best" (lowest objective) or "diverse".
+        starts: latents optimised for one image, to the end; keep: how many are shown.
+        halving: cuts of successive halving (0: none), before each of which `halving_factor` times as many starts run.
+        restarts: how often a start that diverged is searched anew from another latent.
+        patience: steps after which a start stands still whose objective has not fallen by the share `improvement`
+            (0: never), in phases that have no such rule of their own.
+        select: "best" (lowest score), "diverse" or "clustered", see `inpaint.select`.
         chunk: starts run at once (0: chosen for the device).
         seed: of everything random.
         terms: more terms of the objective, each as "name=weight" (`inpaint.terms.TERMS`).
@@ -64,6 +70,11 @@ class SearchConfig:
     truncation_psi: float = 1.0
     jitter: float = 0.1
     starts: int = 16
+    halving: int = 0
+    halving_factor: int = 2
+    restarts: int = 0
+    patience: int = 0
+    improvement: float = 0.01
     keep: int = 4
     select: str = "best"
     chunk: int = 0
@@ -179,6 +190,18 @@ def _latent_search(config: RestoreConfig, images: np.ndarray | None) -> Method:
     return dataclasses.replace(found, name=config.method)
 
 
+def _found(method: Method, search: SearchConfig) -> Method:
+    """Returns `method` with how its starts are found and ended."""
+    if search.halving:
+        cuts = SuccessiveHalving(search.halving, search.halving_factor)
+        method = dataclasses.replace(method, halving=cuts)
+    if search.patience:
+        rule = Plateau(search.patience, search.improvement)
+        phases = (dataclasses.replace(x, stop=rule) if x.stop is None else x for x in method.phases)
+        method = dataclasses.replace(method, phases=tuple(phases))
+    return dataclasses.replace(method, restarts=search.restarts)
+
+
 def _encoder_defaults() -> RestoreConfig:
     return RestoreConfig(
         method="encoder_search",
@@ -198,6 +221,8 @@ def _encoder_defaults() -> RestoreConfig:
 
 # Settings that every method takes from the configuration, and what those of a published one are called there.
 _COMMON = ("starts", "keep", "select", "chunk", "seed", "terms", "mask_practice", "options")
+_FINDING = ("halving", "halving_factor", "restarts", "patience", "improvement")
+_COMMON += _FINDING
 _COMMON += ("attributes", "attribute_weight", "attribute_on")
 _INITIALISATION = ("init", "pool", "truncation_psi", "jitter")
 
@@ -369,7 +394,8 @@ def build_method(config: RestoreConfig, *, images: np.ndarray | None = None) -> 
             raise ValueError(f"config.{name} must be above 0 and finite, got {getattr(config, name)}")
     if search.select not in selection.RULES:
         raise ValueError(f"unknown selection {search.select!r}; known: {', '.join(selection.RULES)}")
-    return METHODS[config.method].build(config, images)
+    built = METHODS[config.method].build(config, images)
+    return _found(built, search) if isinstance(built, Method) else built
 
 
 def composite(config: RestoreConfig, raw: np.ndarray, image: np.ndarray, known: np.ndarray) -> np.ndarray:
