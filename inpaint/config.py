@@ -39,7 +39,7 @@ class SearchConfig:
         restarts: how often a start that diverged is searched anew from another latent.
         patience: steps after which a start stands still whose objective has not fallen by the share `improvement`
             (0: never), in phases that have no such rule of their own.
-        select: "best" (lowest score), "diverse" or "clustered", see `inpaint.select`.
+        select: "best" (lowest objective), "diverse", "clustered" or "central", see `inpaint.select`.
         chunk: starts run at once (0: chosen for the device).
         seed: of everything random.
         terms: more terms of the objective, each as "name=weight" (`inpaint.terms.TERMS`).

@@ -69,7 +69,7 @@ def make_context(
     )
 
 
-def _ask(model: sg.Model | sg.Generator, problem: Problem, question: Callable[..., Array]) -> Array:
+def ask_encoder(model: sg.Model | sg.Generator, problem: Problem, question: Callable[..., Array]) -> Array:
     """Returns what the encoder says of a batch of problems, `[images, ...]`; `question` is a function of
     `stylegan_jax.encoders`."""
     encoder = model.encoder if isinstance(model, sg.Model) else None
@@ -101,7 +101,7 @@ def _begun(
     if "guess" not in method.needs:
         return None
     if given is None:
-        return _ask(model, problem, encoders.encode)
+        return ask_encoder(model, problem, encoders.encode)
     config = context.generator.config
     guess, latent = jnp.asarray(given, context.w_mean.dtype), (config.num_ws, config.w_dim)
     wanted = latent if single else (problem.measurement.shape[0], *latent)
@@ -329,7 +329,7 @@ def solve(
     guess = _begun(model, problem, method, context, guess, single=single)
     asked = problem
     if "expected" in method.needs and problem.expected is None:
-        problem = dataclasses.replace(problem, expected=_ask(model, problem, encoders.expected))
+        problem = dataclasses.replace(problem, expected=ask_encoder(model, problem, encoders.expected))
     # One device that holds the arrays already needs no copy of them.
     frozen = loop.split_context(context, devices=None if devices == jax.local_devices()[:1] else devices)
     size = chunk or memory.default_chunk(context.generator, devices=len(devices))
