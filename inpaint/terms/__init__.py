@@ -8,6 +8,7 @@ from inpaint.terms import networks as _networks
 from inpaint.terms.data import floored_l2, window_l1
 from inpaint.terms.networks import FEATURES, attribute_term, check_features, locality, multiscale
 from inpaint.terms.prior import hold_term
+from inpaint.terms.walk import walk_fit, walk_order
 
 __all__ = [
     "FEATURES",
@@ -19,6 +20,8 @@ __all__ = [
     "locality",
     "multiscale",
     "term",
+    "walk_fit",
+    "walk_order",
     "window_l1",
 ]
 
