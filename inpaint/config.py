@@ -32,8 +32,8 @@ class SearchConfig:
     """Settings of the search; see `inpaint.methods.latent_search` for those that it names.
 
     Attributes:
-        init: "prescreen" (the best of `pool` random latents), "random", or "mean", "encoder" or "file" (latents of an
-            earlier restoration), with up to `jitter` times W's spread added.
+        init: "prescreen" (the best of `pool` random latents), "edges" (the same by their edges), "random", or "mean",
+            "encoder" or "file" (latents of an earlier restoration), with up to `jitter` times W's spread added.
         starts: latents optimised for one image, to the end; keep: how many are shown.
         halving: cuts of successive halving (0: none), before each of which `halving_factor` times as many starts run.
         restarts: how often a start that diverged is searched anew from another latent.
@@ -134,6 +134,7 @@ COMPOSITES = {
 def _initialisation(search: SearchConfig) -> Initialisation:
     known = {
         "prescreen": lambda: Prescreened(search.pool, search.truncation_psi),
+        "edges": lambda: Prescreened(search.pool, search.truncation_psi, by=(terms.term("gradient"),)),
         "random": lambda: RandomMapping(search.truncation_psi),
         "mean": lambda: Mean(search.jitter),
         "encoder": lambda: Encoded(search.jitter),

@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
         report=lambda text: print(text, flush=True),
     )
     found = ranking.parse_combinations(_COMBINATIONS.value, tuple(ranked.scores))
-    written = ranking.table(ranked, found)
+    written = ranking.table(ranked, combinations=found)
     scores = {name: ranking.quality(ranked, score)._asdict() for name, score in ranked.scores.items()}
     scores |= {name: ranking.quality(ranked, ranking.combined(ranked, w))._asdict() for name, w in found.items()}
     facts = {"scores": scores, "mask": mask.name, "method": text, "judge": judge.content_hash}

@@ -96,7 +96,7 @@ _FIT_DATA = flags.DEFINE_string(
 )
 _FIT_SPLIT = flags.DEFINE_string("fit_split", None, "Take only the images of that npz whose 'split' is this.")
 _SPACE = flags.DEFINE_string("space", None, "Latent space that latent_search searches: z, z+, p+, w, w+, w++ or s.")
-_INIT = flags.DEFINE_string("init", None, "Where starts begin: encoder, prescreen, random, mean or file.")
+_INIT = flags.DEFINE_string("init", None, "Where starts begin: encoder, prescreen, edges, random, mean or file.")
 _LATENTS = flags.DEFINE_string(
     "latents",
     None,

@@ -174,8 +174,9 @@ def quality(ranked: Ranked, score: np.ndarray) -> Quality:
     )
 
 
-def table(ranked: Ranked, combinations: Mapping[str, Mapping[str, float]] | None = None) -> str:
-    """Returns the quality of every score, of combinations of them, and of the truth, as a Markdown table."""
+def table(ranked: Ranked, *, combinations: Mapping[str, Mapping[str, float]] | None = None) -> str:
+    """Returns the quality of every score `[images, starts]`, of combinations of them, and of the truth, as a Markdown
+    table."""
     scores = dict(ranked.scores) | {n: combined(ranked, w) for n, w in (combinations or {}).items()}
     scores |= {"truth: hole error": -ranked.hole_psnr, "truth: feature distance": ranked.feature_distance}
     lines = [

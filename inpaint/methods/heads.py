@@ -150,6 +150,10 @@ def attribute_walk(
         ValueError: for fewer than two views, or unknown features.
     """
     parts = (*((ContentHead(),) if content else ()), *((Noise(),) if noise_maps else ()), Walk(views))
-    terms = (walk_fit(features, feature_weight), *((walk_order(order, gap=gap),) if order else ()), *others)
+    terms = (
+        walk_fit(features=features, feature_weight=feature_weight),
+        *((walk_order(order, gap=gap),) if order else ()),
+        *others,
+    )
     phase = _heads_phase(StyleHead(encoder, decoder), parts, steps, lr, terms)
     return Method("attribute_walk", (phase,), RandomMapping())

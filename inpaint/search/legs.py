@@ -75,7 +75,7 @@ class RunningChunk(NamedTuple):
         """Returns what the lanes found; `report` and `watch` are told steps of all phases.
 
         Args:
-            v: where they begin, in the first phase.
+            v: where they begin, in the first phase, `[lanes, ...]`.
             paused: where the leg before left them.
             steps_per_call: in one device call.
             report, watch, watch_every: see `Told`.

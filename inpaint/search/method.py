@@ -13,7 +13,7 @@ from jax import Array
 from inpaint.objective import ATTRIBUTE, Context, Term
 from inpaint.problem import Problem
 from inpaint.search.halving import SuccessiveHalving
-from inpaint.search.initialise import Encoded, Initialisation
+from inpaint.search.initialise import Encoded, Initialisation, screening
 from inpaint.search.stopping import Below, Stop
 from stylegan_jax import latents
 
@@ -118,6 +118,12 @@ class Method:
         return forwards, gradients
 
     @property
+    def masked(self) -> str | None:
+        """The first of its terms that asks for pixels which the measurement shows as they are, or None."""
+        terms = (*screening(self.initialisation), *(term for phase in self.phases for term in phase.terms))
+        return next((term.name for term in terms if term.masked), None)
+
+    @property
     def rendered_with(self) -> str | None:
         """The noise, "const" or "none", with which the latents of a result give its image again; None where they do
         not."""
@@ -134,6 +140,7 @@ class Method:
         """Roles of what starts and objective look for beside the generator, see `inpaint.objective.ROLES`."""
         needs = {role for phase in self.phases for term in phase.terms for role in term.needs}
         needs |= {role for phase in self.phases for role in phase.space.needs}
+        needs |= {role for term in screening(self.initialisation) for role in term.needs}
         return frozenset(needs | ({"guess"} if isinstance(self.initialisation, Encoded) else set()))
 
 

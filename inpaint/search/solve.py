@@ -19,7 +19,7 @@ from inpaint.problem import Problem
 from inpaint.search import chunks as _chunks
 from inpaint.search import loop, memory
 from inpaint.search.chunks import Begun, Chunks, Told
-from inpaint.search.initialise import Given, Initialisation
+from inpaint.search.initialise import Given, Initialisation, screening
 from inpaint.search.method import Fill, Method, Phase
 from inpaint.search.result import Progress, Result, Watched
 from inpaint.search.saved import SavedSearch
@@ -167,10 +167,13 @@ def _draw(
 
 
 def _choose(pool: Chunks, begun: Begun, context: loop.Frozen, method: Method, starts: int) -> np.ndarray:
-    """Returns which candidates of every image become starts, `[images, starts]`, best by the last phase's objective."""
+    """Returns which candidates of every image become starts, `[images, starts]`, best by the last phase's objective or
+    by the terms that the initialisation names."""
     if pool.per_image == starts:
         return np.tile(np.arange(starts), (pool.images, 1))
-    first, last = method.phases[0], method.phases[-1]
+    first, last, by = method.phases[0], method.phases[-1], screening(method.initialisation)
+    if by:
+        last = dataclasses.replace(last, terms=by, stop=None)
 
     def score(index: np.ndarray, real: int) -> np.ndarray:
         lanes = context.place(pool.lanes(index, begun))
@@ -316,6 +319,11 @@ def solve(
         generator = model.generator if isinstance(model, sg.Model) else model
         _check(generator, problem, 1, None)
         return _result(problem, _fill(problem, method), single=single, chunk=1)
+    if method.masked and problem.operator.known is None:
+        raise ValueError(
+            f"the method {method.name} compares known pixels (its term {method.masked}), and this measurement shows "
+            "none; take a method that compares measurements, such as latent_search"
+        )
     context = make_context(model, networks=networks, needs=method.needs)
     label = None if label is None else jnp.asarray(label, context.w_mean.dtype)
     _check(context.generator, problem, starts, label)

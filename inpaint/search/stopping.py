@@ -32,6 +32,7 @@ class Below:
     threshold: float
 
     def begin(self, dtype: jnp.dtype) -> tuple[()]:
+        """Returns nothing: it remembers nothing."""
         return ()
 
     def __call__(self, state: tuple[()], total: Array, shares: Mapping[str, Array]) -> tuple[tuple[()], Array]:
@@ -58,6 +59,7 @@ class Plateau:
             raise ValueError(f"need patience >= 1 and tolerance in [0, 1), got {self.patience} and {self.tolerance}")
 
     def begin(self, dtype: jnp.dtype) -> tuple[Array, Array]:
+        """Returns the lowest objective that counts, and the steps since; scalars."""
         return jnp.full((), jnp.inf, dtype), jnp.zeros((), jnp.int32)
 
     def __call__(

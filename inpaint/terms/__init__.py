@@ -48,6 +48,7 @@ _PLAIN = {
     "saturating_adversarial": (_networks.saturating_adversarial, ("discriminator",)),
     "critic": (_networks.critic, ("discriminator",)),
 }
+_MASKED = ("gradient", "laplacian", "high_band", "shifted_l2")
 _COMPARED = {**FEATURES, "identity": "identity"}
 TERMS = (*_PLAIN, *_COMPARED)
 
@@ -70,4 +71,4 @@ def term(name: str, weight: float = 1.0, *, practice: str = "fill") -> Term:
     weight = checked_weight(name, weight)
     if name in _COMPARED:
         return Term(name, weight, _networks.Compared(name, practice), (_COMPARED[name],))
-    return Term(name, weight, *_PLAIN[name])
+    return Term(name, weight, *_PLAIN[name], masked=name in _MASKED)

@@ -40,7 +40,7 @@ class _WalkFit:
         return total
 
 
-def walk_fit(features: str = "lpips", feature_weight: float = 0.0, weight: float = 1.0) -> Term:
+def walk_fit(*, features: str = "lpips", feature_weight: float = 0.0, weight: float = 1.0) -> Term:
     """Returns `weight * mean_k (|G(w_k) - y_k|^2 + feature_weight * d(G(w_k), y_k))` over the views of a walk.
 
     Args:

@@ -2,7 +2,8 @@
 """What every way of searching finds again of images that the generator can make, or cannot.
 
 The fixture is a random generator of 16 px; two images of it, a hole of a quarter, eight starts, the lowest objective
-selected. Thresholds are frozen some dB below what was measured (`MEASURED`), the worse of the two images.
+selected. Thresholds stand some dB below what was measured, of the worse of the two images: float32 searches amplify
+rounding, so another compiler ends elsewhere.
 """
 
 import dataclasses
@@ -42,11 +43,9 @@ def generator():
 
 @functools.cache
 def truths():
-    """Returns two images of the generator, without noise, in [-1, 1]."""
+    """Returns two images of the generator, without noise, of whatever range they have."""
     run = jax.jit(lambda g, z: g.synthesis(jnp.repeat(g.mapping(z)[:, None], g.config.num_ws, 1), noise="none"))
-    found = np.asarray(run(generator(), jax.random.normal(jax.random.key(3), (2, DIM))))
-    # A random generator's images have any scale; those of other latents must be theirs.
-    return found
+    return np.asarray(run(generator(), jax.random.normal(jax.random.key(3), (2, DIM))))
 
 
 def mask():
@@ -125,12 +124,12 @@ def by_sensing():
 
 CASES = {
     # name: (function, which of known and hole, measured dB, threshold dB)
-    "W": (by_w, 1, 0.0, 60),
-    "W+": (by_w_plus, 0, 0.0, 33),
-    "normalised gradients, W then W+": (by_normalised_gradients, 1, 0.0, 33),
-    "PULSE": (by_pulse, 0, 0.0, 30),
-    "window-weighted L1 in Z": (by_filipovski, 0, 0.0, 38),
-    "compressed sensing, four measurements for every dimension of W": (by_sensing, 1, 0.0, 45),
+    "W": (by_w, 1, 135.4, 60),
+    "W+": (by_w_plus, 0, 43.0, 33),
+    "normalised gradients, W then W+": (by_normalised_gradients, 1, 44.0, 33),
+    "PULSE": (by_pulse, 0, 35.6, 30),
+    "window-weighted L1 in Z": (by_filipovski, 0, 57.9, 38),
+    "compressed sensing, four measurements for every dimension of W": (by_sensing, 1, 126.1, 45),
 }
 
 
@@ -139,14 +138,12 @@ CASES = {
 def test_images_of_the_generator_are_recovered(name):
     """The selected start meets the threshold."""
     function, which, _, threshold = CASES[name]
-    figures = function()
-    print(name, figures)
-    assert figures[which] >= threshold
+    assert function()[which] >= threshold
 
 
 @pytest.mark.slow
 def test_noise_is_taken_away():
-    """What W can show of a noisy image is nearer to the clean one than the noisy image, by far."""
+    """What W can show of a noisy image is nearer to the clean one than the noisy image: measured 18.1 to 33.0 dB."""
     clean = truths()
     noisy = clean + 0.125 * np.ptp(clean, axis=(1, 2, 3), keepdims=True) * np.random.default_rng(0).normal(
         size=clean.shape
@@ -154,17 +151,16 @@ def test_noise_is_taken_away():
     noisy = noisy.astype(np.float32)
     before = min(decibels(np.square(a - b).mean(), b) for a, b in zip(noisy, clean, strict=True))
     after = min(found(whole(noisy), (phase(latents.W, 300, 0.1),)))
-    print("denoise", before, after)
     assert after >= before + 12
 
 
 @pytest.mark.slow
 def test_noise_maps_reach_what_latents_do_not():
-    """An image that the generator cannot make is met better by W+ and noise maps than by W+ alone."""
+    """An image that the generator cannot make is met better by W+ and noise maps (measured 24.0 dB) than by W+ alone
+    (14.8 dB)."""
     images = np.random.default_rng(1).uniform(-1, 1, (2, 4, 4, 3)).repeat(4, 1).repeat(4, 2).astype(np.float32)
     plain = found(whole(images), (phase(latents.WPLUS, 300, 0.05),), starts=1, targets=images)
     maps = found(whole(images), (phase(Joint(latents.WPLUS, (Noise(),)), 300, 0.05),), starts=1, targets=images)
-    print("maps", plain, maps)
     assert min(maps) >= min(plain) + 6
 
 
@@ -178,7 +174,8 @@ class OneDraw(StyleHead):
 
 @pytest.mark.slow
 def test_a_head_that_saw_every_draw_knows_all():
-    """With fresh draws at every step, unseen ones give what was seen, to 3 dB; with one draw they do not."""
+    """With fresh draws at every step, unseen ones give what was seen, to 3 dB (measured: 47.4 dB, the worst of 16 draws
+    46.4); with one draw they do not (59.9 and 26.3)."""
     problem = whole(truths()[:1])
     figures = {}
     for kind in (StyleHead, OneDraw):
@@ -193,7 +190,6 @@ def test_a_head_that_saw_every_draw_knows_all():
         errors = np.square(np.asarray(unseen) - truths()[0]).mean((1, 2, 3))
         own = decibels(np.square(result.raw[0, 0] - truths()[0]).mean(), truths()[0])
         figures[kind] = own, decibels(errors.mean(), truths()[0]), decibels(errors.max(), truths()[0])
-    print("heads", figures)
     own, mean, worst = figures[StyleHead]
     assert worst >= own - 3
     assert figures[OneDraw][2] <= figures[OneDraw][0] - 5 and figures[OneDraw][2] <= worst - 5

@@ -12,7 +12,7 @@ from flax import nnx
 
 import inpaint
 import stylegan_jax as sg
-from inpaint import SuccessiveHalving
+from inpaint import SuccessiveHalving, losses
 from inpaint.objective import Term
 from inpaint.search import loop
 from inpaint.search.method import Method, Phase
@@ -202,3 +202,20 @@ def test_frozen_starts_begin_again(x64):
         chunk=4,
     )
     np.testing.assert_allclose(alone.ws, many.ws[0], rtol=0, atol=1e-9)
+
+
+def test_a_pool_is_scored_by_what_the_initialisation_names(x64):
+    """Terms of the initialisation choose among the pool, here by edges, in place of the objective."""
+    pool, asked = 9, problem(0, 1)
+    phase = Phase(latents.W, 1, adam(0.1, 1), (term("l2"),))
+    method = Method("edges", (phase,), inpaint.Prescreened(pool, by=(term("gradient"),)))
+    found = inpaint.solve(model(), asked, method, starts=2, key=KEY, chunk=4)
+    for image in (0, 1):
+        keys = [jax.random.fold_in(jax.random.fold_in(KEY, image), i) for i in range(pool)]
+        z = jnp.stack([jax.random.normal(jax.random.split(key)[0], (5,)) for key in keys])
+        renders = model().generator(z)
+        edges = [losses.gradient_l1(x, asked.measurement[image], asked.operator.known[image]) for x in renders]
+        pixels = [losses.l2(x, asked.measurement[image], asked.operator.weight[image]) for x in renders]
+        assert found.candidates[image].tolist() == np.argsort(edges)[:2].tolist()
+        assert np.argsort(edges)[:2].tolist() != np.argsort(pixels)[:2].tolist()
+    assert method.masked == "gradient" and found.forwards == pool + 2
