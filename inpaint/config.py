@@ -12,7 +12,7 @@ import numpy as np
 
 from inpaint import baselines, blend, methods, terms
 from inpaint.objective import Term
-from inpaint.search import selection
+from inpaint.search import scoring, selection
 from inpaint.search.halving import SuccessiveHalving
 from inpaint.search.initialise import (
     Encoded,
@@ -40,6 +40,7 @@ class SearchConfig:
         patience: steps after which a start stands still whose objective has not fallen by the share `improvement`
             (0: never), in phases that have no such rule of their own.
         select: "best" (lowest objective), "diverse", "clustered" or "central", see `inpaint.select`.
+        score: what ranks the starts, "objective" or a sum such as "objective+critic", see `inpaint.search.scoring`.
         chunk: starts run at once (0: chosen for the device).
         seed: of everything random.
         terms: more terms of the objective, each as "name=weight" (`inpaint.terms.TERMS`).
@@ -77,6 +78,7 @@ class SearchConfig:
     improvement: float = 0.01
     keep: int = 4
     select: str = "best"
+    score: str = "objective"
     chunk: int = 0
     seed: int = 0
     terms: tuple[str, ...] = ()
@@ -221,7 +223,7 @@ def _encoder_defaults() -> RestoreConfig:
 
 
 # Settings that every method takes from the configuration, and what those of a published one are called there.
-_COMMON = ("starts", "keep", "select", "chunk", "seed", "terms", "mask_practice", "options")
+_COMMON = ("starts", "keep", "select", "score", "chunk", "seed", "terms", "mask_practice", "options")
 _FINDING = ("halving", "halving_factor", "restarts", "patience", "improvement")
 _COMMON += _FINDING
 _COMMON += ("attributes", "attribute_weight", "attribute_on")
@@ -393,6 +395,7 @@ def build_method(config: RestoreConfig, *, images: np.ndarray | None = None) -> 
     for name in COMPOSITES[config.composite].settings:
         if not 0 < getattr(config, name) < float("inf"):
             raise ValueError(f"config.{name} must be above 0 and finite, got {getattr(config, name)}")
+    scoring.parse_score(search.score)
     if search.select not in selection.RULES:
         raise ValueError(f"unknown selection {search.select!r}; known: {', '.join(selection.RULES)}")
     built = METHODS[config.method].build(config, images)

@@ -17,6 +17,7 @@ from inpaint.config import METHODS, build_method, default_method
 from inpaint.experiments import ranking
 from inpaint.experiments.parse import parse_method
 from inpaint.metrics.judge import LoadedJudge
+from inpaint.search.scoring import combined, parse_score
 from stylegan_jax import image_io
 
 _METHOD = flags.DEFINE_string("method", None, "The search, as in `evaluate`; by default what restore would take.")
@@ -35,6 +36,8 @@ _OUTPUT = flags.DEFINE_string("output", "out/rank", "Folder for figures, scores 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns the exit code."""
     study.check(arguments)
+    for text in _COMBINATIONS.value:
+        parse_score(text)
     mask = masks.parse(_MASK.value)
     folder = figures.new_folder(_OUTPUT.value, overwrite=study.OVERWRITE.value)
     studied, judge = study.load(), LoadedJudge()
@@ -55,10 +58,10 @@ def main(arguments: list[str]) -> int:
         together=_TOGETHER.value,
         report=lambda text: print(text, flush=True),
     )
-    found = ranking.parse_combinations(_COMBINATIONS.value, tuple(ranked.scores))
-    written = ranking.table(ranked, combinations=found)
+    written = ranking.table(ranked, combinations=_COMBINATIONS.value)
     scores = {name: ranking.quality(ranked, score)._asdict() for name, score in ranked.scores.items()}
-    scores |= {name: ranking.quality(ranked, ranking.combined(ranked, w))._asdict() for name, w in found.items()}
+    sums = {text: combined(ranked.scores, parse_score(text)) for text in _COMBINATIONS.value}
+    scores |= {text: ranking.quality(ranked, score)._asdict() for text, score in sums.items()}
     facts = {"scores": scores, "mask": mask.name, "method": text, "judge": judge.content_hash}
     facts |= {"starts": config.search.starts, "steps": config.search.steps} | studied.facts
     arrays = ranked.scores | {"hole_psnr": ranked.hole_psnr, "feature_distance": ranked.feature_distance}

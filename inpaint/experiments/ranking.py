@@ -23,12 +23,8 @@ from inpaint.experiments.grid import Portraits, draw_mask
 from inpaint.experiments.table import bootstrap_interval
 from inpaint.masks import Generator
 from inpaint.metrics.judge import LoadedJudge
-from inpaint.search.rescore import rescore
-from inpaint.search.selection import hole_distances
+from inpaint.search.scoring import TERMS, all_scores, combined, parse_score
 from stylegan_jax import image_io
-
-# Of the built-in terms, those that may say something about a start.
-SCORES = ("l2", "l1", "gradient", "mahalanobis", "guess_distance", "critic", "adversarial", "high_band", "style_spread")
 
 
 class Ranked(NamedTuple):
@@ -53,16 +49,13 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return below + ((values[None, :] == values[:, None]).sum(1) - 1) / 2
 
 
-def _score_names(model: sg.Model, method: inpaint.Method) -> list[str]:
+def score_names(model: sg.Model, method: inpaint.Method) -> tuple[str, ...]:
+    """Returns the scores that this model and method have."""
     filled = {"guess": model.encoder is not None, "discriminator": model.discriminator is not None}
-    named = {name: inpaint.term(name) for name in SCORES}
     has_ws = method.phases[-1].space.has_ws
     about_ws = ("mahalanobis", "guess_distance", "style_spread")
-    return [
-        name
-        for name, term in named.items()
-        if all(filled.get(role, False) for role in term.needs) and (has_ws or name not in about_ws)
-    ]
+    terms = [name for name in TERMS if all(filled.get(role, False) for role in inpaint.term(name).needs)]
+    return ("objective", "centrality", *(name for name in terms if has_ws or name not in about_ws))
 
 
 _psnr = jax.jit(jax.vmap(lambda shown, truth, known: metrics.psnr(shown, truth, 1 - known), (0, None, None)))
@@ -97,7 +90,7 @@ def study(
     method = _config.build_method(config)
     if isinstance(method, inpaint.Fill):
         raise ValueError(f"the method {config.method} makes no search, so it has no starts to rank")
-    terms = [inpaint.term(name) for name in _score_names(model, method)]
+    names = score_names(model, method)
     images = image_io.from_uint8(portraits.images)
     known = np.stack([draw_mask(mask, int(i), model.resolution, seed=0) for i in portraits.ids])
     parts = []
@@ -114,10 +107,7 @@ def study(
             image_ids=portraits.ids[index].tolist(),
             chunk=config.search.chunk or None,
         )
-        scores = {"objective": result.scores} | rescore(model, result, method, terms, networks=networks)
-        scores["centrality"] = np.stack(
-            [hole_distances(one, raw).mean(1) for one, raw in zip(asked, result.raw, strict=True)]
-        )
+        scores = all_scores(model, result, method, names, networks=networks)
         parts.append(Ranked(scores, *_truth(config, judge, result.raw, images[index], known[index])))
         report(f"{index[-1] + 1} of {len(images)} images")
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
@@ -132,16 +122,6 @@ def _truth(
         psnrs.append(np.asarray(_psnr(jnp.asarray(shown), jnp.asarray(image), jnp.asarray(mask))))
         distances.append(judge.compare(shown, np.broadcast_to(image, shown.shape))[0])
     return np.stack(psnrs), np.stack(distances)
-
-
-def combined(ranked: Ranked, weights: Mapping[str, float]) -> np.ndarray:
-    """Returns a weighted sum of scores `[images, starts]`, each in units of its deviation over an image's starts."""
-    total = np.zeros(ranked.hole_psnr.shape)
-    for name, weight in weights.items():
-        score = ranked.scores[name]
-        spread = score.std(1, keepdims=True)
-        total += weight * (score - score.mean(1, keepdims=True)) / np.where(spread > 0, spread, 1)
-    return total
 
 
 class Quality(NamedTuple):
@@ -174,10 +154,10 @@ def quality(ranked: Ranked, score: np.ndarray) -> Quality:
     )
 
 
-def table(ranked: Ranked, *, combinations: Mapping[str, Mapping[str, float]] | None = None) -> str:
+def table(ranked: Ranked, *, combinations: Sequence[str] = ()) -> str:
     """Returns the quality of every score `[images, starts]`, of combinations of them, and of the truth, as a Markdown
     table."""
-    scores = dict(ranked.scores) | {n: combined(ranked, w) for n, w in (combinations or {}).items()}
+    scores = dict(ranked.scores) | {text: combined(ranked.scores, parse_score(text)) for text in combinations}
     scores |= {"truth: hole error": -ranked.hole_psnr, "truth: feature distance": ranked.feature_distance}
     lines = [
         "| score | rank correlation with hole error | with feature distance | gain of the selected, dB "
@@ -189,24 +169,3 @@ def table(ranked: Ranked, *, combinations: Mapping[str, Mapping[str, float]] | N
         gains = [f"{x[0]:+.{d}f} [{x[1]:+.{d}f}, {x[2]:+.{d}f}]" for x, d in zip(found[2:], (2, 4), strict=True)]
         lines.append(f"| {name} | {found[0]:+.2f} | {found[1]:+.2f} | {gains[0]} | {gains[1]} |")
     return "\n".join(lines) + "\n"
-
-
-def parse_combinations(texts: Sequence[str], known: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Returns combinations of scores by their texts, `NAME:WEIGHT+NAME:WEIGHT` (a weight of 1 may be left out).
-
-    Raises:
-        ValueError: for an unknown score, or a weight that is no number.
-    """
-    found = {}
-    for text in texts:
-        weights = {}
-        for part in text.split("+"):
-            name, colon, weight = part.partition(":")
-            if name not in known:
-                raise ValueError(f"unknown score {name!r}; known: {', '.join(known)}")
-            try:
-                weights[name] = float(weight) if colon else 1.0
-            except ValueError:
-                raise ValueError(f"the weight of {name} must be a number, got {weight!r}") from None
-        found[text] = weights
-    return found

@@ -19,6 +19,7 @@ from inpaint.output import file_name
 from inpaint.problem import Problem
 from inpaint.search.memory import default_chunk
 from inpaint.search.method import Fill
+from inpaint.search.scoring import score_starts
 from inpaint.search.selection import select
 from inpaint.search.solve import solve
 from stylegan_jax import checkpoint, image_io
@@ -102,7 +103,10 @@ class Runner:
             image_ids=portraits.ids,
             chunk=min(search.chunk or self.chunk, full * search.starts),
         )
-        selection = select(result, keep=1, by=search.select)
+        scores = (
+            result.scores if fixed else score_starts(self.model, result, method, search.score, networks=self.networks)
+        )
+        selection = select(result, keep=1, by=search.select, scores=scores)
         raw = selection.images[:, 0]
         if problem.operator.known is None:
             composites = np.clip(raw, -1, 1)

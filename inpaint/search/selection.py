@@ -33,10 +33,14 @@ def best(problem: Problem, raw: np.ndarray, scores: np.ndarray, keep: int) -> np
     return np.argsort(scores, kind="stable")[:keep]
 
 
-def hole_distances(problem: Problem, raw: np.ndarray) -> np.ndarray:
+def hole_distances(known: np.ndarray | None, raw: np.ndarray) -> np.ndarray:
     """Returns the root mean square difference of every two starts inside the hole, `[starts, starts]`; infinite where
-    a render is not finite. Without a hole the whole image counts."""
-    known = problem.operator.known
+    a render is not finite.
+
+    Args:
+        known: mask `[h, w]`; without one, or without a hole in it, the whole image counts.
+        raw: renders `[starts, h, w, c]`.
+    """
     hole = np.ones(raw.shape[1:3]) if known is None else 1 - np.asarray(known)
     weight = hole if hole.any() else np.ones_like(hole)
     seen = np.clip(raw, -1, 1).astype(np.float64)
@@ -48,9 +52,10 @@ def hole_distances(problem: Problem, raw: np.ndarray) -> np.ndarray:
 
 
 def _contenders(scores: np.ndarray, keep: int, slack: float) -> np.ndarray:
-    """Returns the starts whose score is within `1 + slack` times the best one's, best first; at least `keep`."""
+    """Returns the starts whose score is within `slack` times the best one's size of it, best first; at least `keep`."""
     order = np.argsort(scores, kind="stable")
-    good = int(np.sum(scores[order] <= scores[order[0]] * (1 + slack)))
+    best = scores[order[0]]
+    good = int(np.sum(scores[order] <= best + slack * np.abs(best))) if np.isfinite(best) else len(order)
     return order[: max(keep, good)]
 
 
@@ -61,7 +66,7 @@ def diverse(problem: Problem, raw: np.ndarray, scores: np.ndarray, keep: int, *,
     Only starts whose score is within `1 + slack` times the best one's compete while there are enough of them.
     """
     pool = _contenders(scores, keep, slack)
-    distances = hole_distances(problem, raw)
+    distances = hole_distances(problem.operator.known, raw)
     chosen = [pool[0]]
     while len(chosen) < keep:
         rest = [s for s in pool if s not in chosen]
@@ -79,7 +84,7 @@ def clustered(problem: Problem, raw: np.ndarray, scores: np.ndarray, keep: int, 
     the best score take part while there are enough of them.
     """
     pool = _contenders(scores, keep, slack)
-    between = hole_distances(problem, raw)[np.ix_(pool, pool)]
+    between = hole_distances(problem.operator.known, raw)[np.ix_(pool, pool)]
     np.fill_diagonal(between, np.inf)
     members = [[i] for i in range(len(pool))]
     while len(members) > keep:
@@ -103,14 +108,14 @@ def central(problem: Problem, raw: np.ndarray, scores: np.ndarray, keep: int, *,
     Only starts whose score is within `1 + slack` times the best one's count while there are enough of them.
     """
     pool = _contenders(scores, keep, slack)
-    distances = hole_distances(problem, raw)[np.ix_(pool, pool)]
+    distances = hole_distances(problem.operator.known, raw)[np.ix_(pool, pool)]
     return pool[np.argsort(distances.mean(1), kind="stable")[:keep]]
 
 
 RULES = {"best": best, "diverse": diverse, "clustered": clustered, "central": central}
 
 
-def select(result: Result, *, keep: int = 1, by: str = "best") -> Selection:
+def select(result: Result, *, keep: int = 1, by: str = "best", scores: np.ndarray | None = None) -> Selection:
     """Returns the starts to show.
 
     Args:
@@ -118,6 +123,8 @@ def select(result: Result, *, keep: int = 1, by: str = "best") -> Selection:
         keep: how many, at most the number of starts.
         by: "best" (lowest objective), "diverse" (good ones that differ in the hole), "clustered" (the best of every
             kind of hole) or "central" (those in the middle of the good ones).
+        scores: what ranks the starts, lower is better, shaped as the objective, which it replaces
+            (`inpaint.search.scoring.score_starts`).
 
     Raises:
         ValueError: for an unknown rule or too many.
@@ -129,7 +136,10 @@ def select(result: Result, *, keep: int = 1, by: str = "best") -> Selection:
     if not 1 <= keep <= starts:
         raise ValueError(f"keep must be 1 to {starts} (the number of starts), got {keep}")
     raw = result.raw if batched else result.raw[None]
-    scores = result.scores if batched else result.scores[None]
+    scores = result.scores if scores is None else np.asarray(scores)
+    if scores.shape != result.scores.shape:
+        raise ValueError(f"scores must be {list(result.scores.shape)}, got {list(scores.shape)}")
+    scores = scores if batched else scores[None]
     problems = result.problem if batched else jax.tree.map(lambda x: jnp.asarray(x)[None], result.problem)
     chosen = np.stack(
         [RULES[by](jax.tree.map(lambda x, i=i: x[i], problems), raw[i], scores[i], keep) for i in range(len(scores))]

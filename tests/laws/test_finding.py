@@ -16,7 +16,9 @@ from inpaint import SuccessiveHalving, losses
 from inpaint.objective import Term
 from inpaint.search import loop
 from inpaint.search.method import Method, Phase
+from inpaint.search.rescore import rescore
 from inpaint.search.schedule import adam
+from inpaint.search.scoring import score_starts
 from inpaint.search.stopping import Plateau
 from inpaint.terms import term
 from stylegan_jax import latents
@@ -219,3 +221,24 @@ def test_a_pool_is_scored_by_what_the_initialisation_names(x64):
         assert found.candidates[image].tolist() == np.argsort(edges)[:2].tolist()
         assert np.argsort(edges)[:2].tolist() != np.argsort(pixels)[:2].tolist()
     assert method.masked == "gradient" and found.forwards == pool + 2
+
+
+def test_terms_are_taken_again_at_what_was_found(x64):
+    """The terms of the objective are those of the result; other scores rank the starts in its place."""
+    found = halved()
+    again = rescore(model(), found, plain(), (term("l2"), term("mahalanobis", 0.01), term("l1")))
+    for name, share in found.terms.items():
+        np.testing.assert_allclose(again[name], share, rtol=1e-9)
+    one = jax.tree.map(lambda x: x[1], again)
+    alone = dataclasses.replace(
+        found,
+        problem=jax.tree.map(lambda x: x[1], found.problem),
+        **{name: getattr(found, name)[1] for name in ("variables", "raw", "scores")},
+    )
+    found_alone = rescore(model(), alone, plain(), (term("l1"),))
+    np.testing.assert_allclose(found_alone["l1"], one["l1"], rtol=1e-9)
+    scores = score_starts(model(), found, plain(), "l1")
+    assert inpaint.select(found, scores=scores).starts[:, 0].tolist() == np.argmin(again["l1"], 1).tolist()
+    assert score_starts(model(), found, plain(), "objective") is found.scores
+    with pytest.raises(ValueError, match=r"scores must be \[2, 2\], got \[2\]"):
+        inpaint.select(found, scores=scores[0])
