@@ -38,6 +38,7 @@ _GENERATOR = flags.DEFINE_string("generator", None, checkpoint.GENERATOR_HELP)
 _DATA = flags.DEFINE_string("data", None, "Portraits, an npz with 'report'; without, no compressed sensing.")
 _STEPS = flags.DEFINE_integer("steps", 1000, "Steps of every search.")
 _LR = flags.DEFINE_float("lr", 0.003, "Of the heads; published 0.001 for 5,000 steps.")
+_METHODS = flags.DEFINE_list("methods", None, "Some of the methods, by name; by default all.")
 _PORTRAITS = flags.DEFINE_integer("portraits", 4, "For compressed sensing.")
 _RATIO = flags.DEFINE_float("ratio", 0.01, "Measurements for every value of the image.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results.")
@@ -68,7 +69,7 @@ def methods(steps: int, lr: float) -> dict[str, Method]:
         "W+ and content": Method("content", (content,), inpaint.Mean()),
         "style head": head,
         "style head, one draw": Method("fixed", (fixed,), inpaint.RandomMapping()),
-        "SPHInX (style and content heads)": sphinx,
+        "SPHInX": sphinx,
     }
 
 
@@ -111,6 +112,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     model, judge = sg.load(_GENERATOR.value), LoadedJudge()
     size, compared = model.resolution, methods(_STEPS.value, _LR.value)
+    compared = {name: x for name, x in compared.items() if _METHODS.value is None or name in _METHODS.value}
     truths, rows, sheets = photographs(size), [], {"photographs": [], "sensing": []}
     whole = [inpaint.Problem.observe(x, operators.Mask(jnp.ones((size, size)))) for x in truths]
     sheets["photographs"].append(truths)
@@ -133,7 +135,7 @@ def main(argv: list[str]) -> None:
         sheets["sensing"] += [faces, np.repeat(mean, len(faces), 0)]
         rows.append({"task": "sensing", "method": "mean of W"} | _against(judge, sheets["sensing"][1], faces))
         print(_line(rows[-1]), flush=True)
-        for name in ("W+", "style head", "SPHInX (style and content heads)"):
+        for name in [name for name in ("W+", "style head", "SPHInX") if name in compared]:
             row, raw = run(model, compared[name], sensed, faces)
             rows.append({"task": "sensing", "method": name} | row | _against(judge, raw, faces))
             sheets["sensing"].append(raw)
@@ -158,6 +160,7 @@ def _write(path: pathlib.Path, model: sg.Model, rows: list[dict], sheets: dict[s
         "device": f"{jax.devices()[0].platform} {jax.devices()[0].device_kind}",
         "generator": model.content_hash,
         "steps": _STEPS.value,
+        "lr": _LR.value,
         "photographs": PHOTOGRAPHS,
         "versions": checkpoint.library_versions(),
         "rows": rows,
