@@ -224,8 +224,7 @@ def _encoder_defaults() -> RestoreConfig:
 
 # Settings that every method takes from the configuration, and what those of a published one are called there.
 _COMMON = ("starts", "keep", "select", "score", "chunk", "seed", "terms", "mask_practice", "options")
-_FINDING = ("halving", "halving_factor", "restarts", "patience", "improvement")
-_COMMON += _FINDING
+_COMMON += ("halving", "halving_factor", "restarts", "patience", "improvement")
 _COMMON += ("attributes", "attribute_weight", "attribute_on")
 _INITIALISATION = ("init", "pool", "truncation_psi", "jitter")
 

@@ -36,11 +36,22 @@ class Chunks:
     """Runs functions over `[images, starts]` lanes, a number at a time that is a multiple of the devices; the last
     chunk is padded, and a chunk that exhausts memory is halved."""
 
-    def __init__(self, problem: Problem, guess: Array | None, per_image: int, size: int, *, devices: int):
+    def __init__(
+        self,
+        problem: Problem,
+        guess: Array | None,
+        per_image: int,
+        size: int,
+        *,
+        devices: int,
+        padded: bool = False,
+    ):
+        """Takes the lanes of `per_image` starts of every image; `padded` lets `size` lanes run at once though there are
+        fewer, so that equal sizes share a program."""
         self.images = problem.measurement.shape[0]
         self.problem, self.guess, self.per_image = problem, guess, per_image
-        self.devices = devices
-        self.resize(min(size, self.images * per_image))
+        self.devices, self.padded = devices, padded
+        self.resize(size if padded else min(size, self.images * per_image))
 
     def resize(self, size: int) -> None:
         """From now on `size` lanes run at once, rounded up to a multiple of the devices."""
@@ -48,8 +59,9 @@ class Chunks:
 
     @property
     def at_once(self) -> int:
-        """How many lanes run at once: `size`, or fewer where there are no more."""
-        return memory.dealt(min(self.size, self.images * self.per_image), devices=self.devices)
+        """How many lanes run at once: `size`, or fewer where there are no more and they are not padded."""
+        lanes = self.size if self.padded else min(self.size, self.images * self.per_image)
+        return memory.dealt(lanes, devices=self.devices)
 
     def lanes(self, index: np.ndarray, begun: Begun) -> loop.Lanes:
         """Returns what belongs to the lanes `index` and does not change; `begun` is of all lanes."""

@@ -162,6 +162,7 @@ class RunningChunk(NamedTuple):
             "spent": starts.taken + number,
             "starts": {f"{i:05d}": x for i, x in enumerate(jax.tree.leaves(starts))},
             "traces": traces,
+            "attributes": {},  # as in every stored part
         }
 
     def _found(self, v: Variable, frozen: Array, taken: Array, traces: Array) -> dict[str, Any]:

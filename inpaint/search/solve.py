@@ -237,7 +237,10 @@ def _again(
     candidates = found["first"][images, starts, None] + attempt * _ATTEMPT
     index = jnp.asarray(images)
     problem = jax.tree.map(lambda x: x[index], chunks.problem)
-    own = Chunks(problem, None if chunks.guess is None else chunks.guess[index], 1, chunks.size, devices=chunks.devices)
+    guess = None if chunks.guess is None else chunks.guess[index]
+    # How many there are is by chance: powers of two, so that few programs are compiled for them.
+    size = min(chunks.size, 2 ** (len(images) - 1).bit_length())
+    own = Chunks(problem, guess, 1, size, devices=chunks.devices, padded=True)
     begun = _drawn(key, ids[images], candidates, own, context, method, label)
     method = dataclasses.replace(method, halving=None)
     new = _chunks.search(own, begun, context, method, starts=1, steps_per_call=steps_per_call, told=Told())

@@ -97,7 +97,7 @@ def test_an_interrupted_search_goes_on(tmp_path, monkeypatch, shared_compilation
     assert not (tmp_path / "state").exists()
 
 
-@pytest.mark.parametrize("calls", [1, pytest.param(8, marks=pytest.mark.slow), 13, 19])
+@pytest.mark.parametrize("calls", [pytest.param(1, marks=pytest.mark.slow), 7, 14])
 def test_a_search_by_halving_goes_on(tmp_path, monkeypatch, shared_compilations, calls):
     """Before a cut and after it, in the first chunk or a later one: not a bit differs."""
     options = dict(halving=inpaint.SuccessiveHalving(1, 2))
