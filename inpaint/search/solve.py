@@ -185,7 +185,13 @@ def _choose(pool: Chunks, begun: Begun, context: loop.Frozen, method: Method, st
 
 
 def _drawn(
-    key: Array, ids: np.ndarray, candidates: np.ndarray, chunks: Chunks, context: loop.Frozen, method: Method, label
+    key: Array,
+    ids: np.ndarray,
+    candidates: np.ndarray,
+    chunks: Chunks,
+    context: loop.Frozen,
+    method: Method,
+    label: Array | None,
 ) -> Begun:
     """Returns where `candidates` `[images, n]` begin, all lanes; `ids` `[images]` name the images' keys."""
     count = candidates.shape[1]
@@ -293,7 +299,8 @@ def solve(
         problem: one problem, or a batch of them (`Problem.stack`).
         method: see `inpaint.methods`; a fill ignores all options that follow and has one start.
         starts: latents optimised for every image, to the end (with halving more of them begin).
-        key: of everything random. A start's result depends on the key, its image's id and its own number only.
+        key: of everything random. A start's result depends on the key, its image's id and its own number only (with
+            halving, which starts there are depends on all of their image).
         networks: what terms of the objective need beside the model, by role (`inpaint.objective.ROLES`), for example
             `{"classifier": stylegan_jax.classifiers...}`.
         guess: latents `[num_ws, w_dim]` (`[images, num_ws, w_dim]` for a batch) that take the place of the encoder's.
