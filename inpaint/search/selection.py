@@ -79,7 +79,7 @@ def diverse(problem: Problem, raw: np.ndarray, scores: np.ndarray, keep: int, *,
 def clustered(problem: Problem, raw: np.ndarray, scores: np.ndarray, keep: int, *, slack: float = 0.5) -> np.ndarray:
     """Returns the best start of each of `keep` clusters of holes, best first: one of every kind of result.
 
-    The arguments are those of `best`. Clusters are merged from single starts, always those two whose most distant
+    The arguments are those of `best`; `scores` `[starts]`. Clusters are merged from single starts, always those two whose most distant
     members (`hole_distances`) are nearest (complete linkage), until `keep` are left. Starts within `1 + slack` times
     the best score take part while there are enough of them.
     """
@@ -104,7 +104,7 @@ def clustered(problem: Problem, raw: np.ndarray, scores: np.ndarray, keep: int, 
 def central(problem: Problem, raw: np.ndarray, scores: np.ndarray, keep: int, *, slack: float = 0.5) -> np.ndarray:
     """Returns the starts whose holes are nearest to those of all others on average, the most central first.
 
-    The arguments are those of `best`. Where starts disagree, the one in the middle errs least on average (a medoid).
+    The arguments are those of `best`; `scores` `[starts]`. Where starts disagree, the one in the middle errs least on average (a medoid).
     Only starts whose score is within `1 + slack` times the best one's count while there are enough of them.
     """
     pool = _contenders(scores, keep, slack)
@@ -123,7 +123,7 @@ def select(result: Result, *, keep: int = 1, by: str = "best", scores: np.ndarra
         keep: how many, at most the number of starts.
         by: "best" (lowest objective), "diverse" (good ones that differ in the hole), "clustered" (the best of every
             kind of hole) or "central" (those in the middle of the good ones).
-        scores: what ranks the starts, lower is better, shaped as the objective, which it replaces
+        scores: what ranks the starts, lower is better, `[starts]` or `[images, starts]`, in place of the objective
             (`inpaint.search.scoring.score_starts`).
 
     Raises:
