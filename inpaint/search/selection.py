@@ -79,9 +79,9 @@ def diverse(problem: Problem, raw: np.ndarray, scores: np.ndarray, keep: int, *,
 def clustered(problem: Problem, raw: np.ndarray, scores: np.ndarray, keep: int, *, slack: float = 0.5) -> np.ndarray:
     """Returns the best start of each of `keep` clusters of holes, best first: one of every kind of result.
 
-    The arguments are those of `best`; `scores` `[starts]`. Clusters are merged from single starts, always those two whose most distant
-    members (`hole_distances`) are nearest (complete linkage), until `keep` are left. Starts within `1 + slack` times
-    the best score take part while there are enough of them.
+    The arguments are those of `best`; `scores` `[starts]`. Clusters are merged from single starts, always those two
+    whose most distant members (`hole_distances`) are nearest (complete linkage), until `keep` are left. Starts within
+    `1 + slack` times the best score take part while there are enough of them.
     """
     pool = _contenders(scores, keep, slack)
     between = hole_distances(problem.operator.known, raw)[np.ix_(pool, pool)]
@@ -104,8 +104,9 @@ def clustered(problem: Problem, raw: np.ndarray, scores: np.ndarray, keep: int, 
 def central(problem: Problem, raw: np.ndarray, scores: np.ndarray, keep: int, *, slack: float = 0.5) -> np.ndarray:
     """Returns the starts whose holes are nearest to those of all others on average, the most central first.
 
-    The arguments are those of `best`; `scores` `[starts]`. Where starts disagree, the one in the middle errs least on average (a medoid).
-    Only starts whose score is within `1 + slack` times the best one's count while there are enough of them.
+    The arguments are those of `best`; `scores` `[starts]`. Where starts disagree, the one in the middle errs least on
+    average (a medoid). Only starts whose score is within `1 + slack` times the best one's count while there are enough
+    of them.
     """
     pool = _contenders(scores, keep, slack)
     distances = hole_distances(problem.operator.known, raw)[np.ix_(pool, pool)]
