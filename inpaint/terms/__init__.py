@@ -48,7 +48,7 @@ _PLAIN = {
     "saturating_adversarial": (_networks.saturating_adversarial, ("discriminator",)),
     "critic": (_networks.critic, ("discriminator",)),
 }
-_MASKED = ("gradient", "laplacian", "high_band", "shifted_l2")
+_MASKED = ("expected_l2", "gradient", "laplacian", "high_band", "shifted_l2")
 _COMPARED = {**FEATURES, "identity": "identity"}
 TERMS = (*_PLAIN, *_COMPARED)
 
