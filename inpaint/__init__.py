@@ -7,6 +7,7 @@ from inpaint.framing import paste
 from inpaint.objective import Term
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.problem import Problem, read
+from inpaint.search.halving import SuccessiveHalving
 from inpaint.search.initialise import Encoded, Given, Mean, Prescreened, RandomMapping, Uniform
 from inpaint.search.method import Fill, Method, Phase
 from inpaint.search.result import Progress, Result, Watched
@@ -14,9 +15,11 @@ from inpaint.search.saved import SavedSearch
 from inpaint.search.schedule import adam, warmup_cosine
 from inpaint.search.selection import Selection, select
 from inpaint.search.solve import solve
+from inpaint.search.stopping import Below, Plateau
 from inpaint.terms import attribute_term, hold_term, term
 
 __all__ = [
+    "Below",
     "Encoded",
     "Fill",
     "Given",
@@ -24,6 +27,7 @@ __all__ = [
     "Method",
     "Phase",
     "Photograph",
+    "Plateau",
     "Prepared",
     "Prescreened",
     "Problem",
@@ -32,6 +36,7 @@ __all__ = [
     "Result",
     "SavedSearch",
     "Selection",
+    "SuccessiveHalving",
     "Term",
     "Uniform",
     "Watched",

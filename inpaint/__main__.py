@@ -12,6 +12,7 @@ COMMANDS = {
     "assess": ("inpaint.commands.assess_command", "measure a generator: quality, memory, what it can show"),
     "constrain": ("inpaint.commands.constrain_command", "measure whether a semantic constraint is obeyed"),
     "initialise": ("inpaint.commands.initialise_command", "measure what it matters where a search begins"),
+    "rank": ("inpaint.commands.rank_command", "measure how well scores tell good starts from bad ones"),
     "distance": ("inpaint.commands.distance_command", "compare two sets of images (FID)"),
     "mask": ("inpaint.commands.mask_command", "draw masks into files"),
 }

@@ -12,7 +12,8 @@ import numpy as np
 
 from inpaint import baselines, blend, methods, terms
 from inpaint.objective import Term
-from inpaint.search import selection
+from inpaint.search import scoring, selection
+from inpaint.search.halving import SuccessiveHalving
 from inpaint.search.initialise import (
     Encoded,
     Given,
@@ -23,6 +24,7 @@ from inpaint.search.initialise import (
     Uniform,
 )
 from inpaint.search.method import Fill, Method
+from inpaint.search.stopping import Plateau
 
 
 @dataclasses.dataclass
@@ -30,10 +32,15 @@ class SearchConfig:
     """Settings of the search; see `inpaint.methods.latent_search` for those that it names.
 
     Attributes:
-        init: "prescreen" (the best of `pool` random latents), "random", or "mean", "encoder" or "file" (latents of an
-            earlier restoration), with up to `jitter` times W's spread added.
-        starts: latents optimised for one image; keep: how many are shown.
-        select: "best" (lowest objective) or "diverse".
+        init: "prescreen" (the best of `pool` random latents), "edges" (the same by their edges), "random", or "mean",
+            "encoder" or "file" (latents of an earlier restoration), with up to `jitter` times W's spread added.
+        starts: latents optimised for one image, to the end; keep: how many are shown.
+        halving: cuts of successive halving (0: none), before each of which `halving_factor` times as many starts run.
+        restarts: how often a start that diverged is searched anew from another latent.
+        patience: steps after which a start stands still whose objective has not fallen by the share `improvement`
+            (0: never), in phases that have no such rule of their own.
+        select: "best" (lowest objective), "diverse", "clustered" or "central", see `inpaint.select`.
+        score: what ranks the starts, "objective" or a sum such as "objective+critic", see `inpaint.search.scoring`.
         chunk: starts run at once (0: chosen for the device).
         seed: of everything random.
         terms: more terms of the objective, each as "name=weight" (`inpaint.terms.TERMS`).
@@ -64,8 +71,14 @@ class SearchConfig:
     truncation_psi: float = 1.0
     jitter: float = 0.1
     starts: int = 16
+    halving: int = 0
+    halving_factor: int = 2
+    restarts: int = 0
+    patience: int = 0
+    improvement: float = 0.01
     keep: int = 4
     select: str = "best"
+    score: str = "objective"
     chunk: int = 0
     seed: int = 0
     terms: tuple[str, ...] = ()
@@ -123,6 +136,7 @@ COMPOSITES = {
 def _initialisation(search: SearchConfig) -> Initialisation:
     known = {
         "prescreen": lambda: Prescreened(search.pool, search.truncation_psi),
+        "edges": lambda: Prescreened(search.pool, search.truncation_psi, by=(terms.term("gradient"),)),
         "random": lambda: RandomMapping(search.truncation_psi),
         "mean": lambda: Mean(search.jitter),
         "encoder": lambda: Encoded(search.jitter),
@@ -179,6 +193,18 @@ def _latent_search(config: RestoreConfig, images: np.ndarray | None) -> Method:
     return dataclasses.replace(found, name=config.method)
 
 
+def _found(method: Method, search: SearchConfig) -> Method:
+    """Returns `method` with how its starts are found and ended."""
+    if search.halving:
+        cuts = SuccessiveHalving(search.halving, search.halving_factor)
+        method = dataclasses.replace(method, halving=cuts)
+    if search.patience:
+        rule = Plateau(search.patience, search.improvement)
+        phases = (dataclasses.replace(x, stop=rule) if x.stop is None else x for x in method.phases)
+        method = dataclasses.replace(method, phases=tuple(phases))
+    return dataclasses.replace(method, restarts=search.restarts)
+
+
 def _encoder_defaults() -> RestoreConfig:
     return RestoreConfig(
         method="encoder_search",
@@ -197,7 +223,8 @@ def _encoder_defaults() -> RestoreConfig:
 
 
 # Settings that every method takes from the configuration, and what those of a published one are called there.
-_COMMON = ("starts", "keep", "select", "chunk", "seed", "terms", "mask_practice", "options")
+_COMMON = ("starts", "keep", "select", "score", "chunk", "seed", "terms", "mask_practice", "options")
+_COMMON += ("halving", "halving_factor", "restarts", "patience", "improvement")
 _COMMON += ("attributes", "attribute_weight", "attribute_on")
 _INITIALISATION = ("init", "pool", "truncation_psi", "jitter")
 
@@ -367,9 +394,11 @@ def build_method(config: RestoreConfig, *, images: np.ndarray | None = None) -> 
     for name in COMPOSITES[config.composite].settings:
         if not 0 < getattr(config, name) < float("inf"):
             raise ValueError(f"config.{name} must be above 0 and finite, got {getattr(config, name)}")
+    scoring.parse_score(search.score)
     if search.select not in selection.RULES:
         raise ValueError(f"unknown selection {search.select!r}; known: {', '.join(selection.RULES)}")
-    return METHODS[config.method].build(config, images)
+    built = METHODS[config.method].build(config, images)
+    return _found(built, search) if isinstance(built, Method) else built
 
 
 def composite(config: RestoreConfig, raw: np.ndarray, image: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -68,13 +68,15 @@ class Candidate(NamedTuple):
 class Term:
     """A named term of the objective: `weight * function(candidate, problem, context)`.
 
-    `needs` are the roles of what the function looks for in the context.
+    `needs` are the roles of what the function looks for in the context; `masked` says that it asks for pixels that the
+    measurement shows as they are.
     """
 
     name: str
     weight: float
     function: Callable[[Candidate, Problem, Context], Array]
     needs: tuple[str, ...] = ()
+    masked: bool = False
 
 
 def checked_weight(name: str, weight: float) -> float:

@@ -186,6 +186,7 @@ def score_table(
                 "attributes": {name: float(p[start]) for name, p in result.attributes.items()},
                 **{name: float(values[start]) for name, values in figures.items()},
                 "frozen": bool(result.frozen[start]),
+                "steps": 0 if result.steps is None else int(result.steps[start]),
             }
         )
     return rows
@@ -234,6 +235,7 @@ def _write_search(
             "provenance": dict(model.provenance),
         },
         "chunk": result.chunk,
+        "evaluations": {"forwards": result.forwards, "gradients": result.gradients},
         "versions": checkpoint.library_versions(),
     }
     (folder / CONFIG).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -118,6 +118,43 @@ class Weights(Part):
         return parameters.trainable(host.generator.synthesis) if inputs.weights is None else dict(inputs.weights)
 
 
+@dataclasses.dataclass(frozen=True)
+class Walk(Part):
+    """Further images on a line through W+: a direction for every layer `[num_ws, w_dim]` (of any length) and how far
+    along it each of them lies, `[views - 1]`. The image itself lies at 0.
+
+    Directions begin as normal draws, distances at 0 (SPHInX' attribute walk).
+    """
+
+    name = "walk"
+    views: int = 2
+
+    def __post_init__(self):
+        if self.views < 2:
+            raise ValueError(f"a walk has at least two views, got {self.views}")
+
+    def add(self, host: Host, v: Mapping[str, Array], inputs: Inputs) -> Inputs:
+        return inputs._replace(walk=v)
+
+    def of(self, host: Host, inputs: Inputs) -> dict[str, Array]:
+        config, dtype = host.generator.config, host.generator.dtype
+        direction = jax.random.normal(host.key, (config.num_ws, config.w_dim), dtype)
+        return {"direction": direction, "distances": jnp.zeros(self.views - 1, dtype)}
+
+
+def walked(inputs: Inputs, distances: Array) -> Array:
+    """Returns the latents `[n, num_ws, w_dim]` that lie `distances` `[n]` along the walk of the inputs.
+
+    Raises:
+        ValueError: where they have no latents, or no walk.
+    """
+    if inputs.ws is None or inputs.walk is None:
+        raise ValueError("these inputs have no walk: search a joint space with Walk, over latents of layers")
+    direction = inputs.walk["direction"]
+    unit = direction / jnp.maximum(jnp.linalg.norm(direction, axis=-1, keepdims=True), 1e-12)
+    return inputs.ws[None] + distances[:, None, None] * unit[None]
+
+
 def features_entering(host: Host, inputs: Inputs, layer: str) -> Array:
     """Returns the feature map `[1, r, r, c]` that enters `layer` for the inputs.
 

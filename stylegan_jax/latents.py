@@ -42,6 +42,8 @@ class Inputs(NamedTuple):
         features: `{"b16": [16, 16, c]}`, by the layer that they enter.
         transform: of StyleGAN3's input, `[3, 3]`.
         weights: of the synthesis network, `{"b8/conv0/weight": [3, 3, in, out]}`.
+        walk: directions and distances of further images from this one (`stylegan_jax.joint.Walk`), which the network
+            itself does not see.
     """
 
     ws: Array | None = None
@@ -50,6 +52,7 @@ class Inputs(NamedTuple):
     features: Mapping[str, Array] | None = None
     transform: Array | None = None
     weights: Mapping[str, Array] | None = None
+    walk: Mapping[str, Array] | None = None
 
 
 class Host(NamedTuple):

@@ -176,7 +176,8 @@ def _check_tasks(methods: tuple[NamedConfig, ...], model: sg.Model) -> None:
         for method in methods if operator.known is None else ():
             named = _config.METHODS[method.config.method]
             needs = _config.build_method(method.config).needs if named.searches else frozenset({"a mask"})
-            if {"a mask", "guess"} & needs:
+            masked = named.searches and _config.build_method(method.config).masked
+            if {"a mask", "guess"} & needs or masked:
                 raise ValueError(
                     f"the method {method.label} fills holes, and {text} leaves none; take one that searches without an "
                     "encoder, such as latent_search"

@@ -32,6 +32,7 @@ import stylegan_jax as sg
 from inpaint import config as _config
 from inpaint import measurement, operators, output
 from inpaint.commands import networks, report, search_flags
+from inpaint.search.scoring import score_starts
 from stylegan_jax import checkpoint, rendering
 
 _DRAWN = 2**31 - 1  # folded into the seed's key for what a degradation draws; 0 stands for the image in the search
@@ -170,7 +171,8 @@ def _recover(folder, config, method, model, problem, truth, found, settings) -> 
         progress=display.search(1, "image"),
     )
     seconds = time.perf_counter() - began
-    selection = inpaint.select(result, keep=search.keep, by=search.select)
+    scores = score_starts(model, result, method, search.score, networks=found)
+    selection = inpaint.select(result, keep=search.keep, by=search.select, scores=scores)
     noise = method.rendered_with
     # What is written must be what the stored latents give when they are rendered again, to the last bit.
     raw = selection.images if noise is None else rendering.render(model, selection.ws, noise=noise)

@@ -164,7 +164,8 @@ def introduction(
     lines = [f"device     {device.platform} ({device.device_kind}), jax {jax.__version__}"]
     lines.append(f"generator  {generator or 'demo'}, {model.resolution} px, {model.content_hash[:12]}")
     spaces = ", ".join(dict.fromkeys(phase.space.name for phase in method.phases)) if method.steps else ""
-    searched = f", {search.starts} starts x {method.steps} steps in {spaces}, seed {search.seed}"
+    begin = f" of {method.halving.begins(search.starts)} that begin" if method.steps and method.halving else ""
+    searched = f", {search.starts} starts{begin} x {method.steps} steps in {spaces}, seed {search.seed}"
     lines.append(f"method     {config.method}{searched if method.steps else ''}")
     if _config.is_substitute(config):
         lines.append(

@@ -39,6 +39,7 @@ from inpaint.commands import hosts, networks, report, search_flags
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.search import memory
 from inpaint.search.method import Fill
+from inpaint.search.scoring import score_starts
 from stylegan_jax import checkpoint, image_io, rendering
 from stylegan_jax.training import data
 
@@ -96,7 +97,7 @@ _FIT_DATA = flags.DEFINE_string(
 )
 _FIT_SPLIT = flags.DEFINE_string("fit_split", None, "Take only the images of that npz whose 'split' is this.")
 _SPACE = flags.DEFINE_string("space", None, "Latent space that latent_search searches: z, z+, p+, w, w+, w++ or s.")
-_INIT = flags.DEFINE_string("init", None, "Where starts begin: encoder, prescreen, random, mean or file.")
+_INIT = flags.DEFINE_string("init", None, "Where starts begin: encoder, prescreen, edges, random, mean or file.")
 _LATENTS = flags.DEFINE_string(
     "latents",
     None,
@@ -270,6 +271,14 @@ class _Restorer:
         """Returns renders `[n, h, w, c]` with the known pixels of the input."""
         return _config.composite(self.config, raw, prepared.image, prepared.known)
 
+    def scores(self, result: inpaint.Result, guess: np.ndarray | None) -> np.ndarray:
+        """Returns what ranks the starts, `[starts]`."""
+        if not self.method.steps:
+            return result.scores
+        return score_starts(
+            self.model, result, self.method, self.config.search.score, networks=self.networks.found, guess=guess
+        )
+
     def plan(self, sources: list[inputs.Source | None], folder: pathlib.Path) -> report.Plan:
         """Returns what a call would do: inputs are read and earlier results looked for."""
         counts, troubles = {"to do": 0, "finished": 0}, []
@@ -331,6 +340,7 @@ class _Restorer:
         recorder = film.Recorder() if _FILM.value and self.method.steps else None
         began, state = time.perf_counter(), self.state(folder, settings)
         stored = _SAVE_EVERY.value and not recorder
+        guess = None if latents is None else rendering.read_latents(latents, self.model)[0][0]
         result = inpaint.solve(
             self.model,
             inpaint.Problem.observe(prepared.image, inpaint.operators.Mask.checked(prepared.weight)),
@@ -338,7 +348,7 @@ class _Restorer:
             starts=search.starts,
             key=jax.random.key(search.seed),
             networks=self.networks.found,
-            guess=None if latents is None else rendering.read_latents(latents, self.model)[0][0],
+            guess=guess,
             label=self.label,
             image_ids=[settings["inputs"]["image_id"]],
             chunk=search.chunk or None,
@@ -348,7 +358,9 @@ class _Restorer:
             state=state if stored else None,
         )
         seconds = time.perf_counter() - began
-        selection = inpaint.select(result, keep=min(search.keep, len(result.scores)), by=search.select)
+        selection = inpaint.select(
+            result, keep=min(search.keep, len(result.scores)), by=search.select, scores=self.scores(result, guess)
+        )
         figures = report.outcome(prepared, result, selection, seconds)
         if warning and not show:
             figures["warnings"].insert(0, warning)

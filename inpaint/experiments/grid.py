@@ -185,5 +185,9 @@ def settings_of(method: NamedConfig, shared: dict[str, Any]) -> dict[str, Any]:
     left_out = ["seed", "chunk"]
     left_out += [] if takes_features(method.config) else ["features"]
     left_out += [] if method.config.search.options else ["options"]
+    # Each of these is off where it is 0, and the other settings of it say nothing then.
+    left_out += ["score"] if method.config.search.score == "objective" else []
+    for name, of_it in (("halving", ["halving_factor"]), ("restarts", []), ("patience", ["improvement"])):
+        left_out += [] if getattr(method.config.search, name) else [name, *of_it]
     config["search"] = {name: value for name, value in config["search"].items() if name not in left_out}
     return {"method": method.label, "config": config, **shared}

@@ -28,7 +28,8 @@ def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text
+        # A comma would end the method in a list of them, so several texts are joined by semicolons.
+        return tuple(text.split(";")) if "=" in text else text
 
 
 def parse_method(text: str, *, starts: int | None = None, steps: int | None = None) -> NamedConfig:
@@ -36,7 +37,8 @@ def parse_method(text: str, *, starts: int | None = None, steps: int | None = No
 
     Args:
         text: METHOD is a name of `inpaint.config.METHODS` or a config file with `get_config`, FILE.py or
-            FILE.py:VARIANT; a SETTING has a dotted name, such as search.lr.
+            FILE.py:VARIANT; a SETTING has a dotted name, such as search.lr; that of search.options and search.terms is
+            NAME=VALUE, several joined by semicolons.
         starts, steps: replace the method's own, unless the text says otherwise.
 
     Raises:

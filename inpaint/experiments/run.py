@@ -19,6 +19,7 @@ from inpaint.output import file_name
 from inpaint.problem import Problem
 from inpaint.search.memory import default_chunk
 from inpaint.search.method import Fill
+from inpaint.search.scoring import score_starts
 from inpaint.search.selection import select
 from inpaint.search.solve import solve
 from stylegan_jax import checkpoint, image_io
@@ -79,9 +80,7 @@ class Runner:
         built, search = self.methods[method.label], method.config.search
         if isinstance(built, Fill):
             return 0, 0
-        pool = built.initialisation.candidates(search.starts)
-        pool = pool if pool > search.starts else 0
-        return pool + search.starts, search.starts * (built.steps + len(built.phases))
+        return built.evaluations(search.starts)
 
     def run(self, unit: Unit, *, pictures: pathlib.Path | None = None) -> list[Row]:
         """Restores the images of `unit` and returns their rows; composites are written below `pictures`, if given."""
@@ -104,7 +103,10 @@ class Runner:
             image_ids=portraits.ids,
             chunk=min(search.chunk or self.chunk, full * search.starts),
         )
-        selection = select(result, keep=1, by=search.select)
+        scores = (
+            result.scores if fixed else score_starts(self.model, result, method, search.score, networks=self.networks)
+        )
+        selection = select(result, keep=1, by=search.select, scores=scores)
         raw = selection.images[:, 0]
         if problem.operator.known is None:
             composites = np.clip(raw, -1, 1)

@@ -21,6 +21,7 @@ from inpaint.losses.latent import (
     mahalanobis,
     mean_distance,
     p_space,
+    rising,
     style_spread,
 )
 from inpaint.losses.noise import noise_regularizer
@@ -54,6 +55,7 @@ __all__ = [
     "mean_distance",
     "noise_regularizer",
     "p_space",
+    "rising",
     "saturating_adversarial",
     "shifted_l2",
     "style_spread",

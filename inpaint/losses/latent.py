@@ -73,3 +73,15 @@ def geocross(ws: Array) -> Array:
     together = jnp.sqrt(jnp.where(differ, jnp.sum(jnp.square(one + other), axis=-1), 1))
     angle = jnp.where(differ, 2 * jnp.arctan2(length, together), 0)
     return jnp.mean(jnp.square(angle)) * (ws.shape[1] / 8)
+
+
+def rising(distances: Array, *, gap: float) -> Array:
+    """Returns what `distances` `[n]` lack of rising by `gap` from one to the next, the first from 0.
+
+    `sum_k relu(gap - a_k) + relu(gap - (a_{k+1} - a_k))` over k below n - 1, and `relu(gap - a_0)` for a single one
+    (SPHInX, released code). A scalar, 0 where each lies at least `gap` beyond the one before.
+    """
+    if len(distances) == 1:
+        return jnp.maximum(gap - distances[0], 0)
+    lacking = jnp.stack([distances[:-1], distances[1:] - distances[:-1]])
+    return jnp.sum(jnp.maximum(gap - lacking, 0))

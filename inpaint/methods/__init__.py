@@ -6,7 +6,7 @@ Each keeps its source's objective, schedule and space; what deviates, and why, i
 not the published objective.
 """
 
-from inpaint.methods.heads import pivotal_tuning, sphinx
+from inpaint.methods.heads import attribute_walk, pivotal_tuning, sphinx
 from inpaint.methods.layers import intermediate_layers, multi_code, pulse, robust_unsupervised
 from inpaint.methods.projection import (
     Shake,
@@ -24,6 +24,7 @@ from inpaint.methods.semantic import dcgan_completion, filipovski
 __all__ = [
     "METHODS",
     "Shake",
+    "attribute_walk",
     "brgm",
     "brief",
     "dcgan_completion",

@@ -5,12 +5,13 @@ from inpaint.methods.projection import Shake, split_steps
 from inpaint.objective import Term
 from inpaint.search import transforms
 from inpaint.search.initialise import Initialisation, Mean, RandomMapping
-from inpaint.search.method import Below, Method, Phase
+from inpaint.search.method import Method, Phase
 from inpaint.search.schedule import adam, chained, constant_adam, still
-from inpaint.terms import check_features, locality, term
+from inpaint.search.stopping import Below
+from inpaint.terms import check_features, locality, term, walk_fit, walk_order
 from stylegan_jax import latents
 from stylegan_jax.heads import ContentHead, StyleHead
-from stylegan_jax.joint import Joint, Noise, Weights
+from stylegan_jax.joint import Joint, Noise, Part, Walk, Weights
 
 
 def pivotal_tuning(
@@ -100,8 +101,59 @@ def sphinx(
         raise ValueError(f"unknown data term {data!r}; known: l2, drawn_l2")
     seen = (term(features, feature_weight),) if feature_weight else ()
     parts = (*((ContentHead(),) if content else ()), *((Noise(),) if noise_maps else ()))
-    space, optimizer = StyleHead(encoder, decoder), adam(lr, steps)
+    phase = _heads_phase(StyleHead(encoder, decoder), parts, steps, lr, (term(data), *seen, *others))
+    return Method("sphinx", (phase,), RandomMapping())
+
+
+def _heads_phase(head: StyleHead, parts: tuple[Part, ...], steps: int, lr: float, terms: tuple[Term, ...]) -> Phase:
+    """Returns the one phase of SPHInX: heads and what else there is, the style head alone under a schedule."""
+    space, optimizer = head, adam(lr, steps)
     if parts:
-        space = Joint(space, parts)
+        space = Joint(head, parts)
         optimizer = transforms.by_part(constant_adam(lr), {"latents": optimizer})
-    return Method("sphinx", (Phase(space, steps, optimizer, (term(data), *seen, *others)),), RandomMapping())
+    return Phase(space, steps, optimizer, terms)
+
+
+def attribute_walk(
+    *,
+    views: int = 3,
+    steps: int = 5000,
+    lr: float = 0.001,
+    order: float = 0.5,
+    gap: float = 2.0,
+    features: str = "lpips",
+    feature_weight: float = 1.5,
+    encoder: tuple[int, ...] = (256, 128, 32),
+    decoder: tuple[int, ...] = (64, 128),
+    content: bool = True,
+    noise_maps: bool = True,
+    others: tuple[Term, ...] = (),
+) -> Method:
+    """Returns SPHInX' attribute walk: several images, such as one in several rotations, on one line through W+.
+
+    `mean_k (|G(w + a_k D / |D|) - y_k|^2 + feature_weight * d) + order * rising(a)`, with the heads of `sphinx`, one
+    direction for every layer, and a distance for every image but the first, which lies at 0. The problem is
+    `Problem(operators.Copies(views), targets)` with targets `[views, h, w, c]`; `inpaint.edit.walk` renders what lies
+    between them. It restores no single image, so no command finds it by name.
+
+    Args:
+        views: how many images there are.
+        steps: of Adam; lr: of all parts, that of the style head under NVlabs' schedule, of the others constant.
+        order: weight of what makes the images lie in their order; gap: least distance of neighbours, in W.
+        features: who compares: "lpips" as published, or "discriminator_features".
+        feature_weight: of that; published 0 below 256 pixels.
+        encoder, decoder: widths of the style head.
+        content, noise_maps: search a content head and noise maps, too.
+        others: more terms of the objective.
+
+    Raises:
+        ValueError: for fewer than two views, or unknown features.
+    """
+    parts = (*((ContentHead(),) if content else ()), *((Noise(),) if noise_maps else ()), Walk(views))
+    terms = (
+        walk_fit(features=features, feature_weight=feature_weight),
+        *((walk_order(order, gap=gap),) if order else ()),
+        *others,
+    )
+    phase = _heads_phase(StyleHead(encoder, decoder), parts, steps, lr, terms)
+    return Method("attribute_walk", (phase,), RandomMapping())

@@ -14,12 +14,14 @@ An operator is a pytree: its arrays may differ from image to image, its sizes an
   shows none;
 - `operator.rank`: how many axes one measurement has.
 
-Measurements are `[h, w, c]` but for compressed sensing, whose are `[m]`. `parse` makes an operator from a text such as
-"downsample:4:bicubic+jpeg:10"; `KNOWN` says what there is, `LEVELS` names five strengths of some.
+Measurements are `[h, w, c]` but for compressed sensing, whose are `[m]`, and copies, whose are `[count, h, w, c]`.
+`parse` makes an operator from a text such as "downsample:4:bicubic+jpeg:10"; `KNOWN` says what there is, `LEVELS` names
+five strengths of some.
 """
 
 from inpaint.operators.blur import GaussianBlur, MotionBlur
 from inpaint.operators.composition import Composition
+from inpaint.operators.copies import Copies
 from inpaint.operators.downsample import Downsample
 from inpaint.operators.grayscale import Grayscale
 from inpaint.operators.jpeg import Jpeg
@@ -34,6 +36,7 @@ __all__ = [
     "KNOWN",
     "LEVELS",
     "Composition",
+    "Copies",
     "DenseGaussian",
     "Downsample",
     "GaussianBlur",

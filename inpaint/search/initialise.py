@@ -3,7 +3,7 @@
 
 An initialisation has `candidates(starts)`, how many latents to draw for one image, and `draw(host, context, space)`,
 the variable of one of them, drawn with the key of `host`. Where it draws more than there are starts, the search keeps
-those that the last phase's objective scores lowest.
+those that the last phase's objective scores lowest, or the terms of its `by`, if it has any.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from inpaint.objective import Context
+from inpaint.objective import Context, Term
 from stylegan_jax import latents
 from stylegan_jax.joint import Joint
 from stylegan_jax.latents import Host, Space, Variable
@@ -31,6 +31,11 @@ class Initialisation(Protocol):
 def base(space: Space) -> Space:
     """Returns the space of the latents alone."""
     return space.base if isinstance(space, Joint) else space
+
+
+def screening(initialisation: Initialisation) -> tuple[Term, ...]:
+    """Returns the terms that score a pool of candidates; none where the objective does."""
+    return getattr(initialisation, "by", ())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +94,15 @@ class Uniform:
 
 @dataclasses.dataclass(frozen=True)
 class Prescreened:
-    """Draws a pool of `RandomMapping` latents, scores them in one forward sweep and keeps the best as starts."""
+    """Draws a pool of `RandomMapping` latents, scores them in one forward sweep and keeps the best as starts.
+
+    `by` are terms that score the pool in place of the last phase's objective: with `inpaint.term("gradient")` starts
+    are guided by the edges of the known pixels, whatever their colours.
+    """
 
     pool: int = 256
     truncation_psi: float = 1.0
+    by: tuple[Term, ...] = ()
 
     def candidates(self, starts: int) -> int:
         return max(self.pool, starts)

@@ -41,7 +41,9 @@ class Start(NamedTuple):
     frozen: Array  # bool
     step: Array  # int32, steps of the phase so far
     stopped: Array  # bool: the phase's `stop` held
+    taken: Array  # int32, steps of all phases in which it moved
     best: tuple[Array, Variable] | None = None  # lowest objective and its variable, where the phase keeps the best
+    stop: tuple[Array, Any] | None = None  # latest finite objective and state of the rule, where the phase has one
 
 
 class Lanes(NamedTuple):
@@ -155,7 +157,14 @@ def _step_one(start: Start, lane: Lanes, context: Context, phase: Phase):
     updated = optax.apply_updates(start.v, updates)
     finite = jnp.stack([jnp.isfinite(total), *(jnp.isfinite(x).all() for x in jax.tree.leaves(gradient))]).all()
     frozen = start.frozen | ~finite
-    stopped = start.stopped if phase.stop is None else start.stopped | phase.stop(shares)
+    moves = ~start.frozen & ~start.stopped
+    stopped, stop, shown = start.stopped, None, total
+    if phase.stop is not None:
+        last, rule = start.stop
+        rule, holds = phase.stop(rule, total, shares)
+        # What stands still shows one objective, whatever its terms draw: the phase may end before it is drawn.
+        shown = jnp.where(moves, total, last)
+        stopped, stop = start.stopped | (holds & ~frozen), (jnp.where(moves & finite, total, last), rule)
 
     def choose(held: Variable, present: Variable, moved: Variable) -> Variable:
         if phase.stop is not None:
@@ -173,9 +182,11 @@ def _step_one(start: Start, lane: Lanes, context: Context, phase: Phase):
         frozen=frozen,
         step=start.step + 1,
         stopped=stopped,
+        taken=start.taken + (moves & ~frozen & ~stopped),
         best=best,
+        stop=stop,
     )
-    return start, (total, shares)
+    return start, shown
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "mesh", "phase", "steps"), donate_argnames=("starts",))
@@ -184,8 +195,8 @@ def _advance(starts: Start, lanes: Lanes, arrays: Any, *, graph: Any, mesh: Mesh
         context = merge_context(graph, arrays)
         step = jax.vmap(lambda start, lane: _step_one(start, lane, context, phase))
         if steps == 1:
-            starts, losses = step(starts, lanes)
-            return starts, jax.tree.map(lambda x: x[None], losses)
+            starts, shown = step(starts, lanes)
+            return starts, shown[None]
         return jax.lax.scan(lambda carry, _: step(carry, lanes), starts, length=steps)
 
     return _dealt(run, mesh, out=(DEALT, P(None, STARTS)))(starts, lanes, arrays)
@@ -305,7 +316,7 @@ def step_bytes(starts: Start, lanes: Lanes, context: Frozen, phase: Phase, *, st
     return arguments + found.temp_size_in_bytes
 
 
-def begin_phase(v: Variable, frozen: Array, context: Frozen, phase: Phase) -> Start:
+def begin_phase(v: Variable, frozen: Array, context: Frozen, phase: Phase, *, taken: Array | None = None) -> Start:
     """Returns starts at the variables `v` `[starts, ...]` before the first step of a phase.
 
     Args:
@@ -313,17 +324,36 @@ def begin_phase(v: Variable, frozen: Array, context: Frozen, phase: Phase) -> St
         frozen: which starts stand still already, `[starts]` bool.
         context: from `split_context`.
         phase: what will be done.
+        taken: steps of earlier phases, `[starts]` int32; None: there were none.
     """
     # Steps consume their starts, so nothing of them may be the caller's.
     copied = functools.partial(jax.tree.map, jnp.copy)
-    v, frozen = copied(v), jnp.copy(frozen)
-    step, stopped = jnp.zeros(frozen.shape, jnp.int32), jnp.zeros(frozen.shape, bool)
-    best = None
+    v, frozen, dtype = copied(v), jnp.copy(frozen), jax.tree.leaves(v)[0].dtype
+    none = jnp.zeros(frozen.shape, jnp.int32)
+    best, stop = None, None
     if phase.keep == "best":
-        best = jnp.full(frozen.shape, jnp.inf, jax.tree.leaves(v)[0].dtype), copied(v)
+        best = jnp.full(frozen.shape, jnp.inf, dtype), copied(v)
+    if phase.stop is not None:
+        state = jax.tree.map(lambda x: jnp.broadcast_to(x, (*frozen.shape, *x.shape)), phase.stop.begin(dtype))
+        stop = jnp.full(frozen.shape, jnp.inf, dtype), copied(state)
     optimizer_state = jax.vmap(phase.optimizer.init)(v)
-    # An optimiser may hold the variable it began with.
-    return context.place(Start(v, copied(v), copied(optimizer_state), frozen, step, stopped, best))
+    return context.place(
+        Start(
+            v=v,
+            finite_v=copied(v),
+            # An optimiser may hold the variable it began with.
+            optimizer_state=copied(optimizer_state),
+            frozen=frozen,
+            step=none,
+            stopped=jnp.zeros(frozen.shape, bool),
+            taken=jnp.copy(none) if taken is None else jnp.copy(taken),
+            best=best,
+            stop=stop,
+        )
+    )
+
+
+_LOOKS = 10  # steps between two looks whether anything moves: a look waits for the device
 
 
 def run_phase(
@@ -333,10 +363,11 @@ def run_phase(
     phase: Phase,
     *,
     done: int = 0,
+    until: int | None = None,
     steps_per_call: int,
     after_call: Callable[[int, Start, Array], None],
-) -> tuple[Variable, Array]:
-    """Runs the rest of one phase on a chunk of starts.
+) -> Start:
+    """Runs steps of one phase on a chunk of starts, and returns the starts after them.
 
     Args:
         starts: of `begin_phase`, or as they were after `done` steps; consumed.
@@ -344,22 +375,40 @@ def run_phase(
         context: from `split_context`.
         phase: what to do.
         done: steps of the phase that were run before.
+        until: steps of the phase after which to return; None: all of them.
         steps_per_call: steps in one call of the device; more than one uses `lax.scan`, which is fast on accelerators
             and slow on CPU.
         after_call: called after every call with the steps done in this phase, the starts, valid during the call only,
             and the objective before each of the call's steps, `[steps, starts]`.
-
-    Returns:
-        variables and frozen.
     """
     # Looking for a program takes longer than calling it.
     program = functools.cache(lambda steps: _program(starts, lanes, context, phase, steps))
-    while done < phase.steps:
-        steps = min(steps_per_call, phase.steps - done)
-        starts, losses = program(steps)(starts, lanes, context.arrays)
-        done += steps
-        after_call(done, starts, losses[0])
+    end = phase.steps if until is None else until
+    while done < end:
+        steps = min(steps_per_call, end - done)
+        starts, shown = program(steps)(starts, lanes, context.arrays)
+        looks, done = (done + steps) // _LOOKS > done // _LOOKS, done + steps
+        after_call(done, starts, shown)
+        if phase.stop is not None and looks and done < end and bool(jnp.all(starts.stopped | starts.frozen)):
+            after_call(end, starts, jnp.broadcast_to(starts.stop[0], (end - done, len(starts.frozen))))
+            done = end
+    return starts
+
+
+def end_phase(starts: Start, lanes: Lanes, context: Frozen, phase: Phase) -> Start:
+    """Returns the starts after a phase, whose result `reached` reads; `starts` are consumed."""
     # The last update has not been evaluated yet. One more step does that: it makes the variable it came with the latest
     # finite one, or not.
-    starts, _ = program(1)(starts, lanes, context.arrays)
-    return (starts.finite_v if starts.best is None else starts.best[1]), starts.frozen
+    taken = jnp.copy(starts.taken)
+    starts, _ = _program(starts, lanes, context, phase, 1)(starts, lanes, context.arrays)
+    return starts._replace(taken=taken)
+
+
+def reached(starts: Start) -> Variable:
+    """Returns the variables `[starts, ...]` that a phase ends with, after `end_phase`."""
+    return starts.finite_v if starts.best is None else starts.best[1]
+
+
+def standing(starts: Start) -> Variable:
+    """Returns the variables `[starts, ...]` that a phase would go on from, or, where it keeps the best, end with."""
+    return starts.v if starts.best is None else starts.best[1]

@@ -4,7 +4,7 @@ which restores without a search."""
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import optax
@@ -12,19 +12,10 @@ from jax import Array
 
 from inpaint.objective import ATTRIBUTE, Context, Term
 from inpaint.problem import Problem
-from inpaint.search.initialise import Encoded, Initialisation
+from inpaint.search.halving import SuccessiveHalving
+from inpaint.search.initialise import Encoded, Initialisation, screening
+from inpaint.search.stopping import Below, Stop
 from stylegan_jax import latents
-
-
-@dataclasses.dataclass(frozen=True)
-class Below:
-    """Holds where a term's weighted share is at most `threshold`: for the `stop` of a phase."""
-
-    term: str
-    threshold: float
-
-    def __call__(self, shares: Mapping[str, Array]) -> Array:
-        return shares[self.term] <= self.threshold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +30,7 @@ class Phase:
         noise: what the generator's noise inputs get that are not searched: "const" (the stored maps), "none", or
             "fresh" (drawn anew for every step).
         keep: what the phase ends with, its "last" variable or its "best" (of the lowest objective met).
-        stop: `stop({term: weighted share}) -> bool`; a start for which it holds stays where it is. None: never.
+        stop: a start for which it holds stays where it is, see `inpaint.search.stopping`. None: never.
         shake: `shake(key, ws, context, t) -> ws` before rendering, t from 0 to 1 over the phase (not in the final
             evaluation). None: not at all.
     """
@@ -50,7 +41,7 @@ class Phase:
     terms: tuple[Term, ...]
     noise: str = "const"
     keep: str = "last"
-    stop: Callable[[Mapping[str, Array]], Array] | None = None
+    stop: Stop | None = None
     shake: Callable[[Array, Array, Context, Array], Array] | None = None
 
     def __post_init__(self):
@@ -74,15 +65,30 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """Phases in order, from coarser to finer spaces; the last one's objective scores the starts."""
+    """Phases in order, from coarser to finer spaces; the last one's objective scores the starts.
+
+    Attributes:
+        name: of the method.
+        phases: at least one.
+        initialisation: where starts begin.
+        halving: lets more starts begin than are searched to the end. None: all that begin end.
+        restarts: how often a start that ended at a non-finite value is searched anew from another candidate; the
+            better of the attempts is the start's result.
+    """
 
     name: str
     phases: tuple[Phase, ...]
     initialisation: Initialisation
+    halving: SuccessiveHalving | None = None
+    restarts: int = 0
 
     def __post_init__(self):
         if not self.phases:
             raise ValueError("a method needs at least one phase")
+        if self.restarts < 0:
+            raise ValueError(f"restarts must be at least 0, got {self.restarts}")
+        if self.halving is not None:
+            self.halving.schedule(1, self.steps)
         for source, target in itertools.pairwise(phase.space for phase in self.phases):
             latents.check_lift(source, target)
 
@@ -90,6 +96,32 @@ class Method:
     def steps(self) -> int:
         """Steps of all phases together."""
         return sum(phase.steps for phase in self.phases)
+
+    def evaluations(self, starts: int) -> tuple[int, int]:
+        """Returns how often the generator runs for one image, alone and with its gradient, where nothing stops early
+        or begins again: `starts` are searched to the end.
+
+        Alone: for the scores of a pool, at every cut, and for the final renders. With its gradient: once more after
+        the last step of every phase.
+        """
+        begun, cuts = starts, ()
+        if self.halving is not None:
+            begun, cuts = self.halving.begins(starts), self.halving.schedule(starts, self.steps)
+        pool = self.initialisation.candidates(begun)
+        forwards, gradients, before = starts + (pool if pool > begun else 0), 0, 0
+        ends = list(itertools.accumulate(phase.steps for phase in self.phases))
+        for step, survivors in cuts:
+            # A phase that ends where a cut is made takes its last evaluation after it.
+            gradients += begun * (step - before + sum(before <= end < step for end in ends))
+            forwards, begun, before = forwards + begun, survivors, step
+        gradients += begun * (self.steps - before + sum(before <= end for end in ends))
+        return forwards, gradients
+
+    @property
+    def masked(self) -> str | None:
+        """The first of its terms that asks for pixels which the measurement shows as they are, or None."""
+        terms = (*screening(self.initialisation), *(term for phase in self.phases for term in phase.terms))
+        return next((term.name for term in terms if term.masked), None)
 
     @property
     def rendered_with(self) -> str | None:
@@ -108,6 +140,7 @@ class Method:
         """Roles of what starts and objective look for beside the generator, see `inpaint.objective.ROLES`."""
         needs = {role for phase in self.phases for term in phase.terms for role in term.needs}
         needs |= {role for phase in self.phases for role in phase.space.needs}
+        needs |= {role for term in screening(self.initialisation) for role in term.needs}
         return frozenset(needs | ({"guess"} if isinstance(self.initialisation, Encoded) else set()))
 
 

@@ -43,12 +43,16 @@ class Result:
         traces: totals per step `[..., steps]`.
         frozen: starts stopped at a non-finite value.
         candidates: which of the drawn latents a start began with; its key is
-            `fold_in(fold_in(key, image id), candidate)`.
+            `fold_in(fold_in(key, image id), candidate)`. That of the attempt a after a frozen start is the frozen one's
+            and `a * 2**24`.
         labels: class labels `[..., c_dim]` of a conditional generator, or None.
         chunk: starts run at once (in the end, where memory made it smaller on the way); with the device it makes a run
             repeatable bit for bit.
-        forwards, gradients: for one image, how often the generator ran alone and together with its gradient.
+        forwards, gradients: for one image (of a batch: the mean), how often the generator ran alone and together with
+            its gradient. A start counts until it stands still, though it may be carried along with its chunk; those
+            that a cut ended and attempts that others replaced count too.
         attributes: probability `[...]` of every constrained attribute on the composite with the known pixels.
+        steps: how many steps a start took before it stood still, `[...]`.
     """
 
     problem: Problem
@@ -65,3 +69,4 @@ class Result:
     forwards: int = 0
     gradients: int = 0
     attributes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    steps: np.ndarray | None = None

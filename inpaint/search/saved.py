@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A running search on disk, so that it goes on where it was interrupted, and ends as if it had not been.
 
-A folder holds `search.json` (which search it is, starts at once), `part-N.npz` (finished chunks, by their first lane)
-and `running/` (an orbax directory: variables, optimiser, traces of the chunk that is running). Each is written whole or
-not at all.
+A folder holds `search.json` (which search it is, starts at once), `part-L-N.npz` (finished chunks, by the leg between
+two cuts, and their first lane) and `running/` (an orbax directory: variables, optimiser, traces of the chunk that is
+running). Each is written whole or not at all.
 """
 
 import functools
@@ -104,20 +104,21 @@ class SavedSearch:
         facts = {"search": self._search(), "chunk": self._chunk}
         image_io.write_text(self.folder / SEARCH, json.dumps(facts) + "\n")
 
-    def _part(self, first: int) -> pathlib.Path:
-        return self.folder / f"part-{first:08d}.npz"
+    def _part(self, leg: int, first: int) -> pathlib.Path:
+        return self.folder / f"part-{leg}-{first:08d}.npz"
 
-    def part(self, first: int) -> dict[str, Any] | None:
-        """Returns what the finished chunk found that began with lane `first`, or None where none can be read."""
+    def part(self, first: int, *, leg: int = 0) -> dict[str, Any] | None:
+        """Returns what the finished chunk of a leg found that began with lane `first`, or None where none can be
+        read."""
         try:
-            with np.load(self._part(first), allow_pickle=False) as arrays:
+            with np.load(self._part(leg, first), allow_pickle=False) as arrays:
                 return {"attributes": {}} | traverse_util.unflatten_dict({n: arrays[n] for n in arrays.files}, sep=_SEP)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return None
 
-    def save_part(self, first: int, found: dict[str, Any]) -> None:
-        """Stores what the chunk found that began with lane `first`, now or when the time has come."""
-        self._pending[first] = found
+    def save_part(self, first: int, found: dict[str, Any], *, leg: int = 0) -> None:
+        """Stores what the chunk of a leg found that began with lane `first`, now or when the time has come."""
+        self._pending[leg, first] = found
         if self._is_due():
             self._write_pending()
             self.forget_running()
@@ -128,27 +129,29 @@ class SavedSearch:
 
     def _write_pending(self) -> None:
         self._write_facts()
-        for first, found in self._pending.items():
+        for place, found in self._pending.items():
             flat = traverse_util.flatten_dict(found, sep=_SEP)
 
             def write(path: str, flat: dict[str, Any] = flat) -> None:
                 with open(path, "wb") as file:
                     np.savez(file, **flat)
 
-            image_io.write_atomically(self._part(first), write)
+            image_io.write_atomically(self._part(*place), write)
         self._pending = {}
 
     def forget_running(self) -> None:
         """Removes what is stored of the running chunk."""
         shutil.rmtree(self.folder / RUNNING, ignore_errors=True)
 
-    def running(self, first: int, *, size: int) -> tuple[int, int] | None:
-        """Returns phase and steps done in it of the stored state, if it is of the `size` lanes from `first` on."""
+    def running(self, first: int, *, size: int, leg: int = 0) -> tuple[int, int] | None:
+        """Returns phase and steps done in it of the stored state, if it is of the `size` lanes of a leg from `first`
+        on."""
         try:
             facts = checkpoint.state_metadata(self.folder / RUNNING)
         except checkpoint.CheckpointError:
             return None
-        return (facts["phase"], facts["done"]) if (facts["first"], facts["size"]) == (first, size) else None
+        found = facts["first"], facts["size"], facts.get("leg", 0)
+        return (facts["phase"], facts["done"]) if found == (first, size, leg) else None
 
     def load_running(self, starts: Start, done: int) -> tuple[Start, Array]:
         """Returns the stored starts and objectives `[done, starts]`.
@@ -166,7 +169,9 @@ class SavedSearch:
         except checkpoint.CheckpointError as error:
             raise DamagedStateError(str(error)) from error
 
-    def save_running(self, first: int, phase: int, done: int, starts: Start, traces: list[Array]) -> None:
+    def save_running(
+        self, first: int, phase: int, done: int, starts: Start, traces: list[Array], *, leg: int = 0
+    ) -> None:
         """Stores the running chunk if the time has come.
 
         Args:
@@ -174,11 +179,12 @@ class SavedSearch:
             phase: number of the running phase; done: steps in it.
             starts: as they are.
             traces: objectives of all steps so far, parts `[steps, starts]`.
+            leg: between two cuts, from 0 on.
         """
         if not self._is_due():
             return
         self._write_pending()
-        facts = {"first": first, "size": starts.frozen.shape[0], "phase": phase, "done": done}
+        facts = {"first": first, "size": starts.frozen.shape[0], "phase": phase, "done": done, "leg": leg}
         checkpoint.save_state(self.folder / RUNNING, (starts, jnp.concatenate(traces)), metadata=facts)
         self._saved = time.monotonic()
 

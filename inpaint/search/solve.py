@@ -19,13 +19,14 @@ from inpaint.problem import Problem
 from inpaint.search import chunks as _chunks
 from inpaint.search import loop, memory
 from inpaint.search.chunks import Begun, Chunks, Told
-from inpaint.search.initialise import Given, Initialisation
+from inpaint.search.initialise import Given, Initialisation, screening
 from inpaint.search.method import Fill, Method, Phase
 from inpaint.search.result import Progress, Result, Watched
 from inpaint.search.saved import SavedSearch
 from stylegan_jax import encoders, latents
 
 _STEPS = 1  # folded into a start's key for whatever its steps draw
+_ATTEMPT = 2**24  # between the numbers of the candidates of a start's attempts
 
 
 def make_context(
@@ -68,7 +69,7 @@ def make_context(
     )
 
 
-def _ask(model: sg.Model | sg.Generator, problem: Problem, question: Callable[..., Array]) -> Array:
+def ask_encoder(model: sg.Model | sg.Generator, problem: Problem, question: Callable[..., Array]) -> Array:
     """Returns what the encoder says of a batch of problems, `[images, ...]`; `question` is a function of
     `stylegan_jax.encoders`."""
     encoder = model.encoder if isinstance(model, sg.Model) else None
@@ -100,7 +101,7 @@ def _begun(
     if "guess" not in method.needs:
         return None
     if given is None:
-        return _ask(model, problem, encoders.encode)
+        return ask_encoder(model, problem, encoders.encode)
     config = context.generator.config
     guess, latent = jnp.asarray(given, context.w_mean.dtype), (config.num_ws, config.w_dim)
     wanted = latent if single else (problem.measurement.shape[0], *latent)
@@ -166,10 +167,13 @@ def _draw(
 
 
 def _choose(pool: Chunks, begun: Begun, context: loop.Frozen, method: Method, starts: int) -> np.ndarray:
-    """Returns which candidates of every image become starts, `[images, starts]`, best by the last phase's objective."""
+    """Returns which candidates of every image become starts, `[images, starts]`, best by the last phase's objective or
+    by the terms that the initialisation names."""
     if pool.per_image == starts:
         return np.tile(np.arange(starts), (pool.images, 1))
-    first, last = method.phases[0], method.phases[-1]
+    first, last, by = method.phases[0], method.phases[-1], screening(method.initialisation)
+    if by:
+        last = dataclasses.replace(last, terms=by, stop=None)
 
     def score(index: np.ndarray, real: int) -> np.ndarray:
         lanes = context.place(pool.lanes(index, begun))
@@ -180,29 +184,85 @@ def _choose(pool: Chunks, begun: Begun, context: loop.Frozen, method: Method, st
     return np.argsort(np.where(np.isfinite(scores), scores, np.inf), axis=1, kind="stable")[:, :starts]
 
 
-def _begin(
-    key: Array, ids: np.ndarray, chunks: Chunks, context: loop.Frozen, method: Method, label: Array | None
-) -> tuple[Begun, np.ndarray]:
-    """Returns where the starts of `chunks` begin, all lanes `[images * starts, ...]`, and which candidates they were,
-    `[images, starts]`; `ids` `[images]` name the images' keys."""
-    images, starts, guess = chunks.images, chunks.per_image, chunks.guess
-    count = method.initialisation.candidates(starts)
-    drawn = _draw(
+def _drawn(
+    key: Array,
+    ids: np.ndarray,
+    candidates: np.ndarray,
+    chunks: Chunks,
+    context: loop.Frozen,
+    method: Method,
+    label: Array | None,
+) -> Begun:
+    """Returns where `candidates` `[images, n]` begin, all lanes; `ids` `[images]` name the images' keys."""
+    count = candidates.shape[1]
+    return _draw(
         key,
         jnp.asarray(np.repeat(ids, count)),
-        jnp.asarray(np.tile(np.arange(count), images)),
-        None if guess is None else jnp.repeat(guess, count, axis=0),
+        jnp.asarray(candidates.reshape(-1)),
+        None if chunks.guess is None else jnp.repeat(chunks.guess, count, axis=0),
         label,
         context.arrays,
         graph=context.graph,
         initialisation=method.initialisation,
         phase=method.phases[0],
     )
+
+
+def _begin(
+    key: Array, ids: np.ndarray, chunks: Chunks, context: loop.Frozen, method: Method, label: Array | None
+) -> tuple[Begun, np.ndarray]:
+    """Returns where the starts of `chunks` begin, all lanes `[images * starts, ...]`, and which candidates they were,
+    `[images, starts]`; `ids` `[images]` name the images' keys."""
+    images, starts = chunks.images, chunks.per_image
+    count = method.initialisation.candidates(starts)
+    drawn = _drawn(key, ids, np.tile(np.arange(count), (images, 1)), chunks, context, method, label)
     # The sweep over the pool takes the same lanes at once as the search, so that both use one compiled evaluation.
-    pool = Chunks(chunks.problem, guess, count, chunks.size, devices=chunks.devices)
+    pool = Chunks(chunks.problem, chunks.guess, count, chunks.size, devices=chunks.devices)
     chosen = _choose(pool, drawn, context, method, starts)
     lanes = (np.arange(images)[:, None] * count + chosen).reshape(-1)
     return jax.tree.map(lambda x: x[lanes], drawn), chosen
+
+
+def _again(
+    found: dict[str, Any],
+    key: Array,
+    ids: np.ndarray,
+    chunks: Chunks,
+    context: loop.Frozen,
+    method: Method,
+    label: Array | None,
+    *,
+    attempt: int,
+    steps_per_call: int,
+) -> dict[str, Any]:
+    """Returns `found` with every frozen start searched anew, from a candidate that only its number and the attempt
+    name; the better of the two is the start's result."""
+    images, starts = np.nonzero(found["frozen"])
+    if not len(images):
+        return found
+    candidates = found["first"][images, starts, None] + attempt * _ATTEMPT
+    index = jnp.asarray(images)
+    problem = jax.tree.map(lambda x: x[index], chunks.problem)
+    guess = None if chunks.guess is None else chunks.guess[index]
+    # How many there are is by chance: powers of two, so that few programs are compiled for them.
+    size = min(chunks.size, 2 ** (len(images) - 1).bit_length())
+    own = Chunks(problem, guess, 1, size, devices=chunks.devices, padded=True)
+    begun = _drawn(key, ids[images], candidates, own, context, method, label)
+    method = dataclasses.replace(method, halving=None)
+    new = _chunks.search(own, begun, context, method, starts=1, steps_per_call=steps_per_call, told=Told())
+    found["spent"] = found["spent"] + np.bincount(images, new.pop("spent"), minlength=chunks.images)
+    found["forwards"] = found["forwards"] + np.bincount(images, minlength=chunks.images)
+    del new["lanes"]
+    new |= {"candidates": candidates, "labels": None if begun.c is None else np.asarray(begun.c)[:, None]}
+    better = new["scores"][:, 0] < found["scores"][images, starts]
+    place = images[better], starts[better]
+
+    def put(old: np.ndarray, value: np.ndarray) -> np.ndarray:
+        old = np.array(old)
+        old[place] = value[better, 0]
+        return old
+
+    return found | jax.tree.map(put, {name: found[name] for name in new}, new)
 
 
 def _ids(image_ids: Sequence[int] | None, problem: Problem) -> np.ndarray:
@@ -238,8 +298,9 @@ def solve(
         model: a loaded model, or a generator (whose statistics of W are then estimated).
         problem: one problem, or a batch of them (`Problem.stack`).
         method: see `inpaint.methods`; a fill ignores all options that follow and has one start.
-        starts: latents optimised for every image.
-        key: of everything random. A start's result depends on the key, its image's id and its own number only.
+        starts: latents optimised for every image, to the end (with halving more of them begin).
+        key: of everything random. A start's result depends on the key, its image's id and its own number only (with
+            halving, which starts there are depends on all of their image).
         networks: what terms of the objective need beside the model, by role (`inpaint.objective.ROLES`), for example
             `{"classifier": stylegan_jax.classifiers...}`.
         guess: latents `[num_ws, w_dim]` (`[images, num_ws, w_dim]` for a batch) that take the place of the encoder's.
@@ -268,9 +329,16 @@ def solve(
         generator = model.generator if isinstance(model, sg.Model) else model
         _check(generator, problem, 1, None)
         return _result(problem, _fill(problem, method), single=single, chunk=1)
+    if method.masked and problem.operator.known is None:
+        raise ValueError(
+            f"the method {method.name} compares known pixels (its term {method.masked}), and this measurement shows "
+            "none; take a method that compares measurements, such as latent_search"
+        )
     context = make_context(model, networks=networks, needs=method.needs)
     label = None if label is None else jnp.asarray(label, context.w_mean.dtype)
     _check(context.generator, problem, starts, label)
+    if watch is not None and method.halving is not None:
+        raise ValueError("a search by halving cannot be watched: most of its starts do not reach the end")
     ids = _ids(image_ids, problem)
     devices = list(jax.local_devices() if devices is None else devices)
     if steps_per_call is None:
@@ -279,33 +347,32 @@ def solve(
     guess = _begun(model, problem, method, context, guess, single=single)
     asked = problem
     if "expected" in method.needs and problem.expected is None:
-        problem = dataclasses.replace(problem, expected=_ask(model, problem, encoders.expected))
+        problem = dataclasses.replace(problem, expected=ask_encoder(model, problem, encoders.expected))
     # One device that holds the arrays already needs no copy of them.
     frozen = loop.split_context(context, devices=None if devices == jax.local_devices()[:1] else devices)
     size = chunk or memory.default_chunk(context.generator, devices=len(devices))
-    chunks = Chunks(problem, guess, starts, size, devices=frozen.devices)
+    begins = starts if method.halving is None else method.halving.begins(starts)
+    chunks = Chunks(problem, guess, begins, size, devices=frozen.devices)
     begun, chosen = _begin(key, ids, chunks, frozen, method, label)
     if chunk is None:
         _chunks.fit_chunk(chunks, begun, frozen, method, steps=steps_per_call)
     if state is not None:
         chunks.resize(state.open(lambda: chunks.describe(begun, frozen, method, steps_per_call), chunks.size))
     told = Told(progress, watch, watch_every)
-    found = _chunks.search(chunks, begun, frozen, method, steps_per_call=steps_per_call, told=told, saved=state)
-    found |= {
-        "candidates": chosen,
-        "labels": None if begun.c is None else np.asarray(begun.c).reshape(*chosen.shape, -1),
-    }
-    count = method.initialisation.candidates(starts)
-    pool = count if count > starts else 0
-    return _result(
-        asked,
-        found,
-        single=single,
-        chunk=chunks.size,
-        # Once more for the initial scores of a pool, after the last step of every phase, and for the final renders.
-        forwards=pool + starts,
-        gradients=starts * (method.steps + len(method.phases)),
+    found = _chunks.search(
+        chunks, begun, frozen, method, starts=starts, steps_per_call=steps_per_call, told=told, saved=state
     )
+    lanes, images = found.pop("lanes"), np.arange(len(ids))[:, None]
+    labels = None if begun.c is None else np.asarray(begun.c).reshape(len(ids), begins, -1)[images, lanes]
+    chosen = np.take_along_axis(chosen, lanes, axis=1)
+    found |= {"candidates": chosen, "first": chosen, "labels": labels}
+    found["forwards"] = np.full(len(ids), method.evaluations(starts)[0])
+    for attempt in range(1, method.restarts + 1):
+        found = _again(found, key, ids, chunks, frozen, method, label, attempt=attempt, steps_per_call=steps_per_call)
+    del found["first"]
+    # Of a batch the means, rounded up.
+    forwards, gradients = (int(np.ceil(found.pop(name).mean())) for name in ("forwards", "spent"))
+    return _result(asked, found, single=single, chunk=chunks.size, forwards=forwards, gradients=gradients)
 
 
 def _result(
@@ -333,6 +400,7 @@ def _fill(problem: Problem, method: Fill) -> dict[str, Any]:
         "terms": {"l2": fit},
         "traces": np.zeros((images, 1, 0), np.float32),
         "frozen": np.zeros((images, 1), bool),
+        "steps": np.zeros((images, 1), int),
         "candidates": np.zeros((images, 1), int),
         "labels": None,
     }

@@ -8,6 +8,7 @@ from inpaint.terms import networks as _networks
 from inpaint.terms.data import floored_l2, window_l1
 from inpaint.terms.networks import FEATURES, attribute_term, check_features, locality, multiscale
 from inpaint.terms.prior import hold_term
+from inpaint.terms.walk import walk_fit, walk_order
 
 __all__ = [
     "FEATURES",
@@ -19,6 +20,8 @@ __all__ = [
     "locality",
     "multiscale",
     "term",
+    "walk_fit",
+    "walk_order",
     "window_l1",
 ]
 
@@ -45,6 +48,7 @@ _PLAIN = {
     "saturating_adversarial": (_networks.saturating_adversarial, ("discriminator",)),
     "critic": (_networks.critic, ("discriminator",)),
 }
+_MASKED = ("expected_l2", "gradient", "laplacian", "high_band", "shifted_l2")
 _COMPARED = {**FEATURES, "identity": "identity"}
 TERMS = (*_PLAIN, *_COMPARED)
 
@@ -67,4 +71,4 @@ def term(name: str, weight: float = 1.0, *, practice: str = "fill") -> Term:
     weight = checked_weight(name, weight)
     if name in _COMPARED:
         return Term(name, weight, _networks.Compared(name, practice), (_COMPARED[name],))
-    return Term(name, weight, *_PLAIN[name])
+    return Term(name, weight, *_PLAIN[name], masked=name in _MASKED)

@@ -79,7 +79,7 @@ def window_l1(window: int, weight: float = 1.0) -> Term:
     """
     if window < 1:
         raise ValueError(f"the window must be at least 1 pixel, got {window}")
-    return Term("window_l1", checked_weight("window_l1", weight), _WindowL1(window))
+    return Term("window_l1", checked_weight("window_l1", weight), _WindowL1(window), masked=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,20 +37,20 @@ def make_model():
 
 
 @functools.cache
-def make_method(steps=4):
+def make_method(steps=4, halving=None):
     terms = (term("l2"), term("mahalanobis", 0.01))
     phases = (Phase(latents.W, steps, adam(0.1, steps), terms), Phase(latents.WPLUS, steps, adam(0.05, steps), terms))
-    return Method("test", phases, inpaint.Prescreened(pool=5))
+    return Method("test", phases, inpaint.Prescreened(pool=5), halving=halving)
 
 
-def search(*, seed=0, steps=4, **options):
+def search(*, seed=0, steps=4, halving=None, **options):
     known = np.ones((SIZE, SIZE), np.float32)
     known[2:6, 3:7] = 0
     images = np.random.default_rng(seed).uniform(-1, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
     mask = inpaint.operators.Mask.checked(known)
     problem = inpaint.Problem.stack([inpaint.Problem.observe(x, mask) for x in images])
     options = {"chunk": 4} | options
-    return inpaint.solve(make_model(), problem, make_method(steps), starts=3, key=KEY, **options)
+    return inpaint.solve(make_model(), problem, make_method(steps, halving), starts=3, key=KEY, **options)
 
 
 def assert_equal(one, other):
@@ -95,6 +95,21 @@ def test_an_interrupted_search_goes_on(tmp_path, monkeypatch, shared_compilation
     assert found.chunk == 4 and told[-1].done == told[-1].total == 2 * 3 * 8
     state.remove()
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("calls", [pytest.param(1, marks=pytest.mark.slow), 7, 14])
+def test_a_search_by_halving_goes_on(tmp_path, monkeypatch, shared_compilations, calls):
+    """Before a cut and after it, in the first chunk or a later one: not a bit differs."""
+    options = dict(halving=inpaint.SuccessiveHalving(1, 2))
+    with monkeypatch.context() as patch, pytest.raises(Interruption):
+        interrupting(patch, calls)
+        search(state=SavedSearch(tmp_path / "state", every=0), **options)
+    assert_equal(search(state=SavedSearch(tmp_path / "state", every=0), **options), halved())
+
+
+@functools.cache
+def halved():
+    return search(halving=inpaint.SuccessiveHalving(1, 2))
 
 
 def test_finished_chunks_are_not_run_again(tmp_path, monkeypatch, shared_compilations):
@@ -220,12 +235,12 @@ def test_what_cannot_be_read_is_made_again(tmp_path, monkeypatch, shared_compila
             file.write_bytes(b"torn")
     first = search(state=SavedSearch(tmp_path / "s", every=0))
     assert_equal(first, search())
-    (tmp_path / "s" / "part-00000000.npz").write_bytes(b"torn")
+    (tmp_path / "s" / "part-0-00000000.npz").write_bytes(b"torn")
     assert_equal(search(state=SavedSearch(tmp_path / "s", every=0)), first)
     (tmp_path / "s" / "search.json").unlink()
-    with np.load(tmp_path / "s" / "part-00000000.npz") as arrays:
+    with np.load(tmp_path / "s" / "part-0-00000000.npz") as arrays:
         wrong = {name: array * 0 for name, array in arrays.items()}
-    np.savez(tmp_path / "s" / "part-00000000.npz", **wrong)
+    np.savez(tmp_path / "s" / "part-0-00000000.npz", **wrong)
     assert_equal(search(state=SavedSearch(tmp_path / "s", every=0)), first)
     terms = (term("l2"), term("mahalanobis", 0.01))
     phases = (Phase(latents.W, 4, adam(0.1, 4), terms), Phase(latents.WPLUS, 4, adam(0.06, 4), terms))

@@ -14,8 +14,9 @@ import inpaint
 import stylegan_jax as sg
 from inpaint.methods import Shake
 from inpaint.search import schedule, transforms
-from inpaint.search.method import Below, Method, Phase
+from inpaint.search.method import Method, Phase
 from inpaint.search.solve import make_context
+from inpaint.search.stopping import Below
 from inpaint.terms import term
 from stylegan_jax import latents
 from stylegan_jax.joint import Features, Joint, Noise

@@ -52,6 +52,10 @@ BAD = {
         ["--method", "biharmonic", "--degradation", "blur:1"],
         "the method biharmonic fills holes without a search; those that recover are latent_search, brief",
     ),
+    "method that needs known pixels": (
+        ["--method", "dcgan_completion", "--degradation", "blur:1", "--generator", "plain"],
+        "the method dcgan_completion compares known pixels (its term summed_l1), and this measurement shows none; take",
+    ),
     "method that is fitted": (["--method", "ridge", "--degradation", "blur:1"], "fills holes without a search"),
     "no generator": (["--generator", "none", "--degradation", "blur:1"], "none does not exist"),
     "output holds other files": (["--degradation", "blur:1", "--output", "notes"], "holds other files"),

@@ -62,7 +62,9 @@ def restored(folder, run_commands):
         ["restore", *TINY, *INPUT, *QUICK, "--film", "--output", "again"],
         ["restore", *TINY, "--image", "image.png", "--mask", "inverted.png", "--mask_polarity", "black_hole", *QUICK]
         + ["--output", "inverted"],
-        ["restore", *TINY, "--image", "large_image.png", "--mask", "large_mask.png", *QUICK, "--output", "large"],
+        ["restore", *TINY, "--image", "large_image.png", "--mask", "large_mask.png", *QUICK, "--output", "large"]
+        + ["--config.search.halving=1", "--config.search.patience=4", "--config.search.restarts=1"]
+        + ["--config.search.select=clustered"],
         ["restore", *TINY, *QUICK, "--output", "sample", "--quiet", "--bfloat16_from", "8"],
         ["restore", "--generator", "grey", *INPUT, *QUICK, "--output", "grey_out"],
         ["restore", "--generator", "classes", *INPUT, *QUICK, "--output", "classes_out", "--label", "2"],
@@ -193,6 +195,18 @@ def test_settings_and_their_precedence(folder, restored):
     for name, low in (("sample", 8), ("second", None)):
         options = json.loads((folder / name / "config.json").read_text())["options"]
         assert options["generator_config"]["bfloat16_from"] == low
+
+
+def test_starts_that_are_halved(folder, restored):
+    """Twice as many begin as end, and the budget is told."""
+    assert "3 starts of 6 that begin x 4 steps" in restored["large"][1]
+    rows = json.loads((folder / "large" / "scores.json").read_text())
+    config = json.loads((folder / "large" / "config.json").read_text())
+    assert len(rows) == 3 and all(row["steps"] == 4 for row in rows)
+    # Six starts for two steps, three for two and the end of the phase; a look at the cut, and the renders.
+    assert config["evaluations"] == {"forwards": 6 + 3, "gradients": 6 * 2 + 3 * (2 + 1)}
+    plain = json.loads((folder / "second" / "config.json").read_text())
+    assert plain["evaluations"] == {"forwards": 5 + 3, "gradients": 3 * 5}
 
 
 def test_label_of_a_conditional_generator(folder, restored):

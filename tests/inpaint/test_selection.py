@@ -50,11 +50,42 @@ def test_diverse_wants_good_starts_that_differ_in_the_hole():
     assert inpaint.select(result, keep=3).starts.tolist() == [0, 1, 2]
 
 
+def test_clustered_takes_the_best_of_every_kind():
+    """Holes fall into three groups, far apart; of each the lowest score is taken, and the lowest of all comes first."""
+    holes = [0.0, 0.02, 0.9, 0.88, -0.6, -0.62, 0.05]
+    result = make_result([0.12, 0.10, 0.14, 0.13, 0.11, 0.15, 0.13], holes, known_values=[0, 1, 0, 1, 0, 1, 0])
+    assert inpaint.select(result, keep=3, by="clustered").starts.tolist() == [1, 4, 3]
+    # Two of the groups are nearer to each other than the third.
+    assert inpaint.select(result, keep=2, by="clustered").starts.tolist() == [1, 3]
+    assert inpaint.select(result, keep=7, by="clustered").starts.tolist() == [1, 4, 0, 3, 6, 2, 5]
+    # A start of its own kind but far worse takes no part.
+    assert inpaint.select(make_result([0.1, 0.11, 0.5], [0, 0.1, 1.0]), keep=2, by="clustered").starts.tolist() == [
+        0,
+        1,
+    ]
+
+
+def test_central_takes_the_middle():
+    """The hole nearest to all others comes first, whatever the order of good scores."""
+    result = make_result([0.10, 0.11, 0.12, 0.13, 0.14, 0.90], [-0.5, 0.5, 0.1, 0.0, -0.05, 0.02])
+    assert inpaint.select(result, keep=2, by="central").starts.tolist() == [3, 4]
+
+
+def test_distances_of_holes():
+    """Root mean squares over the hole; without one, over the image."""
+    result = make_result([0.1, 0.2], [0.0, 0.5], known_values=[0.0, 1.0])
+    found = selection.hole_distances(KNOWN, result.raw)
+    np.testing.assert_allclose(found, [[0, 0.5], [0.5, 0]], atol=1e-7)
+    for nothing in (None, np.ones((4, 4))):
+        np.testing.assert_allclose(selection.hole_distances(nothing, result.raw)[0, 1], np.sqrt(0.625), rtol=1e-6)
+
+
 def test_a_diverged_start_is_chosen_last():
     """A start with an infinite score and a broken render is only taken when all are."""
     result = make_result([0.1, np.inf, 0.2], [0.0, np.nan, 0.1])
-    assert inpaint.select(result, keep=2, by="diverse").starts.tolist() == [0, 2]
-    assert sorted(inpaint.select(result, keep=3, by="diverse").starts) == [0, 1, 2]
+    for by in ("diverse", "clustered", "central"):
+        assert sorted(inpaint.select(result, keep=2, by=by).starts) == [0, 2]
+        assert sorted(inpaint.select(result, keep=3, by=by).starts) == [0, 1, 2]
 
 
 def test_batches_are_chosen_image_by_image():
@@ -84,7 +115,7 @@ def test_selection_never_sees_truth(by):
 def test_selection_refuses():
     """Unknown rules and counts out of range are named."""
     result = make_result([0.1, 0.2], [0.0, 0.1])
-    with pytest.raises(ValueError, match="unknown selection 'truth'; known: best, diverse"):
+    with pytest.raises(ValueError, match="unknown selection 'truth'; known: best, diverse, clustered, central"):
         inpaint.select(result, by="truth")
     for keep in (0, 3):
         with pytest.raises(ValueError, match=rf"keep must be 1 to 2 .*got {keep}"):

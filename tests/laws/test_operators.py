@@ -12,6 +12,7 @@ import inpaint
 from inpaint import operators
 from inpaint.operators import (
     Composition,
+    Copies,
     DenseGaussian,
     Downsample,
     GaussianBlur,
@@ -49,6 +50,7 @@ OPERATORS = {
     "8 bits": Quantise(),
     "3 bits": Quantise(3),
     "grayscale": Grayscale(),
+    "copies": Copies(3),
     "circulant": PartialCirculant.draw(KEY, SHAPE, ratio=0.1),
     "dense": DenseGaussian.draw(KEY, SHAPE, ratio=0.05),
     "grey file with a hole": Composition((Grayscale(), Quantise(), Mask.checked(HARD))),
