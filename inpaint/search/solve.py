@@ -16,15 +16,13 @@ from inpaint import losses
 from inpaint.objective import ROLES, Context, PSpace
 from inpaint.problem import Problem
 from inpaint.search import chunks as _chunks
-from inpaint.search import loop, memory
+from inpaint.search import feed_forward, loop, memory
 from inpaint.search.chunks import Begun, Chunks, Told
 from inpaint.search.initialise import Given, Initialisation
-from inpaint.search.method import Fill, Method, Phase
+from inpaint.search.method import FeedForward, Fill, Method, Phase
 from inpaint.search.result import Progress, Result, Watched
 from inpaint.search.saved import SavedSearch
 from stylegan_jax import encoders, latents
-
-_STEPS = 1  # folded into a start's key for whatever its steps draw
 
 
 def make_context(
@@ -159,7 +157,7 @@ def _draw(
         c = c if c is None else c[0].astype(context.w_mean.dtype)
         c = c if label is None else label
         v = initialisation.draw(loop.host(v_key, context, c, phase), context._replace(guess=guess), phase.space)
-        return Begun(v, c, jax.random.key_data(jax.random.fold_in(own, _STEPS)))
+        return Begun(v, c, jax.random.key_data(jax.random.fold_in(own, feed_forward.STEPS)))
 
     return jax.vmap(one)(ids, candidates, guesses)
 
@@ -215,7 +213,7 @@ def _ids(image_ids: Sequence[int] | None, problem: Problem) -> np.ndarray:
 def solve(
     model: sg.Model | sg.Generator,
     problem: Problem,
-    method: Method | Fill,
+    method: Method | FeedForward | Fill,
     *,
     starts: int = 8,
     key: Array,
@@ -236,8 +234,9 @@ def solve(
     Args:
         model: a loaded model, or a generator (whose statistics of W are then estimated).
         problem: one problem, or a batch of them (`Problem.stack`).
-        method: see `inpaint.methods`; a fill ignores all options that follow and has one start.
-        starts: latents optimised for every image.
+        method: see `inpaint.methods`; a fill ignores all options that follow and has one start, and a trained network
+            takes no `guess`.
+        starts: latents optimised for every image, or samples of a trained network.
         key: of everything random. A start's result depends on the key, its image's id and its own number only.
         networks: what terms of the objective need beside the model, by role (`inpaint.objective.ROLES`), for example
             `{"classifier": stylegan_jax.classifiers...}`.
@@ -266,7 +265,9 @@ def solve(
     if isinstance(method, Fill):
         generator = model.generator if isinstance(model, sg.Model) else model
         _check(generator, problem, 1, None)
-        return _result(problem, _fill(problem, method), single=single, chunk=1)
+        return _result(problem, _fill(problem, method), single=single)
+    if isinstance(method, FeedForward):
+        feed_forward.check(model, problem, label)
     context = make_context(model, networks=networks, needs=method.needs)
     label = None if label is None else jnp.asarray(label, context.w_mean.dtype)
     _check(context.generator, problem, starts, label)
@@ -275,19 +276,28 @@ def solve(
     if steps_per_call is None:
         steps_per_call = 1 if jax.default_backend() == "cpu" else 25
     _check_counts(devices=len(devices), steps_per_call=steps_per_call, watch_every=watch_every, chunk=chunk)
-    guess = _begun(model, problem, method, context, guess, single=single)
     # One device that holds the arrays already needs no copy of them.
-    frozen = loop.split_context(context, devices=None if devices == jax.local_devices()[:1] else devices)
+    placed = None if devices == jax.local_devices()[:1] else devices
     size = chunk or memory.default_chunk(context.generator, devices=len(devices))
+    told = Told(progress, watch, watch_every)
+    if isinstance(method, FeedForward):
+        if guess is not None:
+            raise ValueError(f"{method.name} begins with its network's samples, so guess has no meaning")
+        options = dict(size=chunk, default=size, steps_per_call=steps_per_call, told=told, saved=state)
+        found = feed_forward.run(context, problem, method, ids=ids, starts=starts, key=key, devices=placed, **options)
+        gradients = starts * (method.steps + 1) if method.steps else 0
+        return _result(problem, found, single=single, forwards=starts, gradients=gradients)
+    guess = _begun(model, problem, method, context, guess, single=single)
+    frozen = loop.split_context(context, devices=placed)
     chunks = Chunks(problem, guess, starts, size, devices=frozen.devices)
     begun, chosen = _begin(key, ids, chunks, frozen, method, label)
     if chunk is None:
         _chunks.fit_chunk(chunks, begun, frozen, method, steps=steps_per_call)
     if state is not None:
         chunks.resize(state.open(lambda: chunks.describe(begun, frozen, method, steps_per_call), chunks.size))
-    told = Told(progress, watch, watch_every)
     found = _chunks.search(chunks, begun, frozen, method, steps_per_call=steps_per_call, told=told, saved=state)
     found |= {
+        "chunk": chunks.size,
         "candidates": chosen,
         "labels": None if begun.c is None else np.asarray(begun.c).reshape(*chosen.shape, -1),
     }
@@ -297,16 +307,14 @@ def solve(
         problem,
         found,
         single=single,
-        chunk=chunks.size,
         # Once more for the initial scores of a pool, after the last step of every phase, and for the final renders.
         forwards=pool + starts,
         gradients=starts * (method.steps + len(method.phases)),
     )
 
 
-def _result(
-    problem: Problem, found: dict[str, Any], *, single: bool, chunk: int, forwards: int = 0, gradients: int = 0
-) -> Result:
+def _result(problem: Problem, found: dict[str, Any], *, single: bool, forwards: int = 0, gradients: int = 0) -> Result:
+    chunk = found.pop("chunk", 1)
     if single:
         found = {name: jax.tree.map(lambda x: x[0], value) for name, value in found.items()}
         problem = jax.tree.map(lambda x: x[0], problem)
