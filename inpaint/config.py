@@ -3,6 +3,7 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +23,8 @@ from inpaint.search.initialise import (
     RandomMapping,
     Uniform,
 )
-from inpaint.search.method import Fill, Method
+from inpaint.search.method import FeedForward, Fill, Method
+from inpaint.search.produced import Inpainter
 
 
 @dataclasses.dataclass
@@ -45,7 +47,7 @@ class SearchConfig:
         features: who compares images for methods whose source takes LPIPS: "lpips", or "discriminator_features" in its
             place, which is not the published objective; "auto": LPIPS where the command is given one.
         options: further settings of a published method, each as "name=value"; its function in `inpaint.methods` names
-            them.
+            them. Of a learned inpainter: "network=PATH", its checkpoint (by default in the generator's folder).
     """
 
     space: str = "w+"
@@ -263,15 +265,56 @@ def _fitted(name: str, images: np.ndarray | None) -> np.ndarray:
     return images
 
 
+def _learned_defaults(name: str) -> RestoreConfig:
+    search = SearchConfig(space="w+", steps=0, lr=0.01, mahalanobis=0.0, init="sample", starts=8)
+    return RestoreConfig(method=name, search=search, composite="hard")
+
+
+def network_path(config: RestoreConfig) -> str | None:
+    """Returns the checkpoint that the settings of a learned inpainter name, or None; ValueError for other options."""
+    path = None
+    for text in config.search.options:
+        name, equals, value = text.partition("=")
+        if name != "network" or not equals:
+            raise ValueError(f"{text!r} is no option of the method {config.method}; it has network=PATH")
+        path = value
+    return path
+
+
+def _learned(config: RestoreConfig, inpainter: Inpainter | None) -> FeedForward:
+    search, own = config.search, _learned_defaults(config.method).search
+    if inpainter is None:
+        raise ValueError(f"the method {config.method} is a trained network, which must be loaded first")
+    network_path(config)
+    free = {"steps", "lr", "mahalanobis", "starts", "keep", "select", "chunk", "seed", "options"}
+    changed = sorted(
+        f.name
+        for f in dataclasses.fields(search)
+        if f.name not in free and getattr(search, f.name) != getattr(own, f.name)
+    )
+    if changed:
+        raise ValueError(f"the method {config.method} is a trained network and has no {', '.join(changed)}")
+    return methods.learned(
+        inpainter, name=config.method, steps=search.steps, lr=search.lr, mahalanobis=search.mahalanobis
+    )
+
+
+def _inpainter(name: str, summary: str) -> "NamedMethod":
+    """Returns the entry of the learned inpainter `name`."""
+    defaults = functools.partial(_learned_defaults, name)
+    return NamedMethod(_learned, summary, defaults, needs_network=True, searches=False)
+
+
 @dataclasses.dataclass(frozen=True)
 class NamedMethod:
     """What a method's name stands for: how it is built, what it does in one line, its default settings, whether it is
-    fitted on training images, and whether it searches latents."""
+    fitted on training images or is a trained network, and whether it searches latents from the beginning."""
 
-    build: Callable[[RestoreConfig, np.ndarray | None], Method | Fill]
+    build: Callable[[RestoreConfig, Any], Method | FeedForward | Fill]
     summary: str
     defaults: Callable[[], RestoreConfig] = RestoreConfig
     needs_images: bool = False
+    needs_network: bool = False
     searches: bool = True
 
 
@@ -307,6 +350,9 @@ METHODS = {
         "pivotal_tuning", "a projection, then the generator's weights (Roich et al. 2022, PTI)"
     ),
     "sphinx": _published("sphinx", "heads that give the image for whatever latents are drawn (SPHInX)"),
+    "hierarchical": _inpainter(
+        "hierarchical", "a trained network: styles one after the other, and a skip path (Dündar 2024)"
+    ),
     "mean_face": NamedMethod(
         lambda config, images: baselines.mean_face(_fitted("mean_face", images)),
         "baseline: the mean of training images",
@@ -342,12 +388,15 @@ def named(name: str) -> RestoreConfig:
     return METHODS[name].defaults()
 
 
-def build_method(config: RestoreConfig, *, images: np.ndarray | None = None) -> Method | Fill:
+def build_method(
+    config: RestoreConfig, *, images: np.ndarray | None = None, inpainter: Inpainter | None = None
+) -> Method | FeedForward | Fill:
     """Returns the method that the settings describe.
 
     Args:
         config: the settings.
         images: training images `[n, h, w, c]` in [-1, 1] at the generator's size, for methods that are fitted on them.
+        inpainter: for methods that are a trained network (`inpaint.learned.inpainters.load`).
 
     Raises:
         ValueError: where the settings make no sense.
@@ -366,7 +415,8 @@ def build_method(config: RestoreConfig, *, images: np.ndarray | None = None) -> 
             raise ValueError(f"config.{name} must be above 0 and finite, got {getattr(config, name)}")
     if search.select not in selection.RULES:
         raise ValueError(f"unknown selection {search.select!r}; known: {', '.join(selection.RULES)}")
-    return METHODS[config.method].build(config, images)
+    method = METHODS[config.method]
+    return method.build(config, inpainter if method.needs_network else images)
 
 
 def composite(config: RestoreConfig, raw: np.ndarray, image: np.ndarray, known: np.ndarray) -> np.ndarray:

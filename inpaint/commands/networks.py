@@ -10,8 +10,10 @@ from absl import flags
 from flax import nnx
 
 import stylegan_jax as sg
-from inpaint.config import METHODS, RestoreConfig, takes_features
+from inpaint.config import METHODS, RestoreConfig, network_path, takes_features
+from inpaint.learned import inpainters
 from inpaint.objective import ROLES
+from inpaint.search.produced import Inpainter
 from stylegan_jax import checkpoint, classifiers
 from stylegan_jax.features import ArcFace, Lpips
 
@@ -78,6 +80,18 @@ def load(needs: Iterable[str], attributes: Iterable[str]) -> Networks:
     for name in attributes:
         classifiers.attribute_index(found["classifier"], name)
     return Networks(found, hashes)
+
+
+def load_inpainter(config: RestoreConfig, model: sg.Model) -> tuple[Inpainter | None, dict[str, str]]:
+    """Returns the trained network that a method is, or None for another, and its content hash by the method's name.
+
+    Raises:
+        ValueError: where it is missing, or of another generator.
+    """
+    if not METHODS[config.method].needs_network:
+        return None, {}
+    found, digest = inpainters.load(config.method, model, path=network_path(config))
+    return found, {config.method: digest}
 
 
 def load_generator(path: str | None, *, bfloat16_from: int | None = None) -> sg.Model:

@@ -38,7 +38,7 @@ from inpaint import film, framing, inputs, output
 from inpaint.commands import hosts, networks, report, search_flags
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.search import memory
-from inpaint.search.method import Fill
+from inpaint.search.method import FeedForward, Fill
 from stylegan_jax import checkpoint, image_io, rendering
 from stylegan_jax.training import data
 
@@ -207,7 +207,7 @@ class _Restorer:
     """All that is the same for every image of a call; equal shapes make every image run the same programs."""
 
     config: _config.RestoreConfig
-    method: inpaint.Method | Fill
+    method: inpaint.Method | FeedForward | Fill
     model: sg.Model
     networks: networks.Networks
     label: np.ndarray | None
@@ -451,13 +451,18 @@ def main(arguments: list[str]) -> int:
         return _restore(share)
 
 
+def _check_film(config: _config.RestoreConfig, method: inpaint.Method | FeedForward | Fill | None) -> None:
+    if _FILM.value and isinstance(method, inpaint.Method | FeedForward) and method.rendered_with is None:
+        raise ValueError(f"--film shows latents, and those of the method {config.method} do not give its images alone")
+
+
 def _restore(share: hosts.Share) -> int:
     config = _resolved()
-    fitted = _config.METHODS[config.method].needs_images if config.method in _config.METHODS else False
-    # Methods that are fitted need the generator's size; the others tell wrong settings before anything is loaded.
-    method = None if fitted and _FIT_DATA.value else _config.build_method(config)
-    if _FILM.value and isinstance(method, inpaint.Method) and method.rendered_with is None:
-        raise ValueError(f"--film shows latents, and those of the method {config.method} do not give its images alone")
+    named = _config.METHODS.get(config.method)
+    later = named is not None and (named.needs_network or (named.needs_images and _FIT_DATA.value))
+    # Those that are fitted or trained need the generator; the others tell wrong settings before anything is loaded.
+    method = None if later else _config.build_method(config)
+    _check_film(config, method)
     sources, notes = _sources()
     if share.count > 1 and not _many():
         raise ValueError("--distributed shares the images of a folder; --image names no folder")
@@ -467,10 +472,15 @@ def _restore(share: hosts.Share) -> int:
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
     model, fitted_on = _load_model(), None
-    if method is None:
+    inpainter, hashes = networks.load_inpainter(config, model)
+    if inpainter is not None:
+        method = _config.build_method(config, inpainter=inpainter)
+        _check_film(config, method)
+    elif method is None:
         images = _training_images(model)
         method, fitted_on = _config.build_method(config, images=images), hashlib.sha256(images.tobytes()).hexdigest()
     asked = networks.load(method.needs, method.attributes)
+    asked.hashes.update(hashes)
     restorer = _Restorer(config, method, model, asked, _label(model), fitted_on)
     log = report.Log(None if _DRY_RUN.value else _JSON_LOG.value, process=share.index)
     _introduce(restorer, len(sources), notes, share, log)

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 import stylegan_jax as sg
+from inpaint.learned.hierarchical.network import HierarchicalInpainter
 from inpaint.search.produced import Inpainter
 from stylegan_jax import checkpoint
 
 # A network of the name lies in the folder of that name beside its generator's arrays, unless it is named otherwise.
-KINDS: dict[str, type[nnx.Module]] = {}
+KINDS: dict[str, type[nnx.Module]] = {"hierarchical": HierarchicalInpainter}
 
 
 def _cast(network: nnx.Module, dtype: jnp.dtype) -> nnx.Module:
@@ -72,4 +73,18 @@ def load(name: str, model: sg.Model, *, path: str | os.PathLike | None = None) -
             f"{path} is a {name} network of the generator {str(trained_for)[:12]}, not of "
             f"{str(model.content_hash)[:12]}; train one for it with `python -m inpaint train`"
         )
-    return _cast(network, model.generator.dtype), digest
+    network = _cast(network, model.generator.dtype)
+    if getattr(network, "needs_guide", False):
+        network = network.guided(_guide(path, model))
+    return network, digest
+
+
+def _guide(path: str | os.PathLike, model: sg.Model) -> nnx.Module:
+    """Returns the encoder of the model, which must be the one that the network at `path` was trained with."""
+    wanted = checkpoint.info(path)["provenance"].get("encoder")
+    if model.encoder is None or model.encoder_hash != wanted:
+        found = "none" if model.encoder is None else str(model.encoder_hash)[:12]
+        raise checkpoint.CheckpointError(
+            f"{path} begins with the generator's encoder {str(wanted)[:12]}, and that of the model is {found}"
+        )
+    return _cast(model.encoder, model.generator.dtype)

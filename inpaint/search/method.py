@@ -138,9 +138,14 @@ class FeedForward:
         return 0 if self.refine is None else self.refine.steps
 
     @property
+    def phases(self) -> tuple[Phase, ...]:
+        """That search, or nothing."""
+        return () if self.refine is None else (self.refine,)
+
+    @property
     def needs(self) -> frozenset[str]:
         """Roles of what that search looks for beside the generator, see `inpaint.objective.ROLES`."""
-        return frozenset(() if self.refine is None else (role for t in self.refine.terms for role in t.needs))
+        return frozenset(role for phase in self.phases for t in phase.terms for role in t.needs)
 
     @property
     def rendered_with(self) -> str | None:

@@ -36,6 +36,10 @@ class Inpainter(Protocol):
     config: Any
 
     @property
+    def noise(self) -> str:
+        """What the generator's noise inputs get, "const" or "none"."""
+
+    @property
     def rendered_with(self) -> str | None:
         """The noise, "const" or "none", with which `ws` alone give the image again; None where they do not."""
 
