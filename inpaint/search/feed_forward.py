@@ -30,7 +30,7 @@ STEPS = 1  # folded into a sample's key for whatever the steps of a search draw
 
 
 def check(model: sg.Model | sg.Generator, problem: Problem, label: Array | None) -> None:
-    """Raises ValueError where a learned inpainter cannot restore a batch of problems."""
+    """Raises ValueError where a learned inpainter cannot restore a batch of problems, or for a label `[c_dim]`."""
     generator = model.generator if isinstance(model, sg.Model) else model
     if problem.operator.known is None:
         raise ValueError("a learned inpainter fills holes, and this problem's measurement shows no pixels as they are")
@@ -228,7 +228,8 @@ def run(
     told: Told,
     saved: SavedSearch | None,
 ) -> dict[str, Any]:
-    """Returns the samples of a learned inpainter, refined where the method says so, by the fields of `Result`.
+    """Returns the samples of a learned inpainter, refined where the method says so, by the fields of `Result`,
+    `[images, starts, ...]`.
 
     The arguments are those of `sample` and `refine`.
     """

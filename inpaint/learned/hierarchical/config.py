@@ -2,6 +2,7 @@
 """What determines a hierarchical inpainter beside its weights."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import stylegan_jax as sg
@@ -10,6 +11,13 @@ from stylegan_jax.joint import Features
 LARGEST = 256  # pixels that the encoder sees; larger images are averaged down, as for pSp
 CONTEXTS = ("previous", "all", "none")
 STAGES = ("single", "two", "latents")
+# The rows of the paper's table 2 beside its own method, by the settings in which they differ from it.
+ABLATION = {
+    "divinversion_latents": {"stages": "latents", "context": "none"},
+    "hierarchical_latents": {"stages": "latents"},
+    "divinversion": {"stages": "two", "context": "none"},
+    "hierarchical_two": {"stages": "two"},
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,10 +104,10 @@ class HierarchicalConfig:
             raise ValueError(f"size must be from 16 on and divide {self.resolution}, got {self.size}")
 
     @classmethod
-    def for_generator(cls, config: Any, **options: Any) -> "HierarchicalConfig":
-        """Returns the settings for a StyleGAN2 generator of settings `config`, with `options` of this class.
+    def for_generator(cls, config: Any, options: Mapping[str, Any]) -> "HierarchicalConfig":
+        """Returns the settings for a StyleGAN2 generator of settings `config`, with `options` of this class by name.
 
-        Widths that follow from w_dim are those published unless `options` say otherwise.
+        Widths that follow from w_dim are those published unless `options` give them, above 0.
 
         Raises:
             ValueError: for another family, labels, or options that make no sense.
@@ -119,7 +127,7 @@ class HierarchicalConfig:
             entering=f"b{tap}/conv1",
             feature_channels=config.widths[tap.bit_length() - 3],
             size=size,
-            **(follows | {name: value for name, value in options.items() if value}),
+            **(follows | {name: value for name, value in options.items() if value or name not in follows}),
         )
 
     @property

@@ -194,7 +194,7 @@ class HierarchicalTrainer:
         return batch if self._sharding is None else jax.device_put(batch, self._sharding)
 
     def advance(self, number: int) -> dict[str, Array]:
-        """Runs the step of this number; returns its statistics."""
+        """Runs the step of this number; returns its statistics, scalars by name."""
         config = self.config
         turn = number % config.adversarial_interval == 0
         plays = config.adversarial > 0 and turn and int(self.state.images) >= config.adversarial_from

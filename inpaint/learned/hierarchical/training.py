@@ -105,7 +105,7 @@ class HierarchicalTrainConfig:
         names = {field.name for field in dataclasses.fields(HierarchicalConfig)}
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name in names}
         lists = {name: tuple(value) for name, value in own.items() if isinstance(value, tuple | list)}
-        return HierarchicalConfig.for_generator(generator, **(own | lists))
+        return HierarchicalConfig.for_generator(generator, own | lists)
 
 
 class State(NamedTuple):
@@ -221,7 +221,7 @@ def step(
     plays: bool,
     penalises: bool,
 ) -> tuple[State, dict[str, Array]]:
-    """Returns the state after one step, and its statistics.
+    """Returns the state after one step, and its statistics, scalars by name.
 
     Args:
         key: of both z.
