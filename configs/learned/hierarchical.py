@@ -4,8 +4,8 @@
 python -m inpaint restore --config configs/learned/hierarchical.py --samples 8 --generator checkpoints/ffhq256 \
     --image photo.jpg --mask hole.png --output out/hierarchical
 
-The same as `--method hierarchical`. With the variant "refined" (`--config FILE:refined`) 30 steps of a search go on from
-each sample.
+The same as `--method hierarchical`. With the variant "refined" (`--config FILE:refined`) a search goes on from each
+sample for 30 steps.
 """
 
 from inpaint.config import RestoreConfig, named
