@@ -47,7 +47,7 @@ class SearchConfig:
         features: who compares images for methods whose source takes LPIPS: "lpips", or "discriminator_features" in its
             place, which is not the published objective; "auto": LPIPS where the command is given one.
         options: further settings of a published method, each as "name=value"; its function in `inpaint.methods` names
-            them. Of a learned inpainter: "network=PATH", its checkpoint (by default in the generator's folder).
+            them.
     """
 
     space: str = "w+"
@@ -89,6 +89,7 @@ class RestoreConfig:
         reach: of "carried", in pixels.
         band: width of the known pixels whose colours "harmonised" meets.
         ridge_noise: see `inpaint.baselines.ridge`.
+        network: checkpoint of a learned inpainter; by default the one in the generator's folder.
     """
 
     method: str = "latent_search"
@@ -98,6 +99,7 @@ class RestoreConfig:
     reach: float = 4.0
     band: int = 4
     ridge_noise: float = 0.03
+    network: str = ""
 
 
 _NAMES = {Mean: "mean", RandomMapping: "random", Encoded: "encoder", Uniform: "uniform"}
@@ -270,23 +272,11 @@ def _learned_defaults(name: str) -> RestoreConfig:
     return RestoreConfig(method=name, search=search, composite="hard")
 
 
-def network_path(config: RestoreConfig) -> str | None:
-    """Returns the checkpoint that the settings of a learned inpainter name, or None; ValueError for other options."""
-    path = None
-    for text in config.search.options:
-        name, equals, value = text.partition("=")
-        if name != "network" or not equals:
-            raise ValueError(f"{text!r} is no option of the method {config.method}; it has network=PATH")
-        path = value
-    return path
-
-
 def _learned(config: RestoreConfig, inpainter: Inpainter | None) -> FeedForward:
     search, own = config.search, _learned_defaults(config.method).search
     if inpainter is None:
         raise ValueError(f"the method {config.method} is a trained network, which must be loaded first")
-    network_path(config)
-    free = {"steps", "lr", "mahalanobis", "starts", "keep", "select", "chunk", "seed", "options"}
+    free = {"steps", "lr", "mahalanobis", "starts", "keep", "select", "chunk", "seed"}
     changed = sorted(
         f.name
         for f in dataclasses.fields(search)
@@ -416,6 +406,8 @@ def build_method(
     if search.select not in selection.RULES:
         raise ValueError(f"unknown selection {search.select!r}; known: {', '.join(selection.RULES)}")
     method = METHODS[config.method]
+    if config.network and not method.needs_network:
+        raise ValueError(f"config.network is for learned inpainters, and the method {config.method} is none")
     return method.build(config, inpainter if method.needs_network else images)
 
 

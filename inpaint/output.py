@@ -27,6 +27,8 @@ from inpaint.search.selection import Selection
 from stylegan_jax import checkpoint, image_io
 
 SCORES, CONFIG, SUMMARY = "scores.json", "config.json", "summary.json"
+# Output styles of a learned inpainter, which give the image together with its network.
+STYLES = "styles.npz"
 
 
 _psnr = jax.jit(jax.vmap(metrics.psnr, in_axes=(0, None, None)))
@@ -225,6 +227,11 @@ def _write_search(
         _write_latents(folder / "latents.npz", result, selection, made_with | dict(shown))
     elif result.variables is not None:
         _write_variables(folder / "variables.npz", result, selection)
+    network = settings["options"].get("networks", {}).get(settings["method"])
+    if selection.ws is not None and noise is None and network is not None:
+        # Of a trained network: it makes the image of these, and of edited ones, by the same skip path.
+        made_with = {"noise_mode": "none", "generator_hash": model.content_hash or "", "network_hash": network}
+        _write_latents(folder / STYLES, result, selection, made_with | dict(shown))
     rows = score_table(result, selection, seed=settings["config"]["search"]["seed"], figures=figures)
     (folder / SCORES).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     facts = settings | {

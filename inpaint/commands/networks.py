@@ -10,7 +10,7 @@ from absl import flags
 from flax import nnx
 
 import stylegan_jax as sg
-from inpaint.config import METHODS, RestoreConfig, network_path, takes_features
+from inpaint.config import METHODS, RestoreConfig, takes_features
 from inpaint.learned import inpainters
 from inpaint.objective import ROLES
 from inpaint.search.produced import Inpainter
@@ -90,7 +90,7 @@ def load_inpainter(config: RestoreConfig, model: sg.Model) -> tuple[Inpainter | 
     """
     if not METHODS[config.method].needs_network:
         return None, {}
-    found, digest = inpainters.load(config.method, model, path=network_path(config))
+    found, digest = inpainters.load(config.method, model, path=config.network or None)
     return found, {config.method: digest}
 
 

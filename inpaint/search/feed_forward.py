@@ -23,7 +23,7 @@ from inpaint.search import loop, produced
 from inpaint.search.chunks import Begun, Chunks, Told
 from inpaint.search.initialise import Mean
 from inpaint.search.method import FeedForward, Method
-from inpaint.search.produced import Produced
+from inpaint.search.produced import Inpainter, Produced
 from inpaint.search.saved import SavedSearch
 
 STEPS = 1  # folded into a sample's key for whatever the steps of a search draw
@@ -84,6 +84,29 @@ def sample_keys(key: Array, ids: Array, *, lanes: int) -> tuple[Array, Array]:
         return jax.random.key_data(own), jax.random.key_data(jax.random.fold_in(own, STEPS))
 
     return jax.vmap(one)(jnp.repeat(ids, lanes), jnp.tile(jnp.arange(lanes), ids.shape[0]))
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def _restyle(w: Array, image: Array, known: Array, arrays: Any, *, graph: Any) -> Array:
+    context = loop.merge_context(graph, arrays)
+    return context.networks["inpainter"].restyled(context.generator, w, image, known).image
+
+
+def restyled(
+    generator: sg.Generator, inpainter: Inpainter, ws: np.ndarray, image: np.ndarray, known: np.ndarray
+) -> np.ndarray:
+    """Returns the renders `[n, h, w, c]` that an inpainter makes of other styles of one image, one after the other.
+
+    Args:
+        generator: that it was trained for.
+        inpainter: one that has styles.
+        ws: `[n, num_ws, w_dim]`.
+        image: `[h, w, c]` in [-1, 1].
+        known: `[h, w]`, above 0.5 = keep.
+    """
+    frozen, mask = _split(generator, inpainter, None), (jnp.asarray(known) > 0.5).astype(jnp.float32)
+    shown = jnp.where(mask[..., None] > 0, jnp.asarray(image), 0)
+    return np.stack([np.asarray(_restyle(jnp.asarray(w), shown, mask, frozen.arrays, graph=frozen.graph)) for w in ws])
 
 
 def sample(

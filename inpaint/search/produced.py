@@ -30,7 +30,8 @@ class Inpainter(Protocol):
     """What the search asks of a learned inpainter, a Flax module with all its networks but the frozen generator.
 
     It is a pure function of its arguments, for one image: batches are made by `vmap`, so no result depends on another.
-    `config` holds its settings, for the checkpoint.
+    `config` holds its settings, for the checkpoint. One whose results may be edited also has
+    `restyled(generator, ws, image, known)`, which returns the sample of other latents `[num_ws, w_dim]`.
     """
 
     config: Any

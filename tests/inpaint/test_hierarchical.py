@@ -4,6 +4,7 @@
 import dataclasses
 import functools
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from flax import nnx
 
 import inpaint
 import stylegan_jax as sg
+from inpaint import config as _config
 from inpaint.learned import inpainters
 from inpaint.learned.hierarchical import losses, training
 from inpaint.learned.hierarchical.config import HierarchicalConfig
@@ -21,7 +23,7 @@ from inpaint.learned.hierarchical.network import HierarchicalInpainter
 from inpaint.learned.hierarchical.trainer import HierarchicalTrainer
 from inpaint.learned.hierarchical.training import HierarchicalTrainConfig
 from inpaint.learned.training_masks import TrainingMasks
-from stylegan_jax import checkpoint, image_io, parameters, stylegan2
+from stylegan_jax import image_io, parameters, stylegan2
 
 SMALL = dict(
     backbone="residual",
@@ -154,11 +156,11 @@ def test_samples_differ_in_the_hole_only(hole):
 def test_gradients_flow_where_they_should(hole):
     """The second pass knows nothing of pixels in the hole; the first one does; latents reach every network."""
     images, known = hole
-    config = HierarchicalTrainConfig(**SMALL, features=0.0, batch=2, generated=2)
+    settings = HierarchicalTrainConfig(**SMALL, features=0.0, batch=2, generated=2)
 
     def parts(images, found):
         networks = training.Networks(model().generator, found, lambda x: {})
-        return training.passes(networks, images, known, rand(), rand(seed=1), config=config)[1]
+        return training.passes(networks, images, known, rand(), rand(seed=1), config=settings)[1]
 
     graph, state, rest = nnx.split(network(), nnx.Param, ...)
     both = jax.jit(jax.jacrev(lambda x, s: parts(x, nnx.merge(graph, s, rest)), (0, 1)))(images, state)
@@ -341,57 +343,83 @@ def save_model(path, *, seed=0):
     return sg.load(path)
 
 
-def test_commands(tmp_path, run_commands, save_pictures):
-    """`train`, `restore` and `evaluate` for real: samples, refinement, a folder's own network, and wrong input."""
+@pytest.fixture
+def workplace(tmp_path, save_pictures):
+    """Returns a folder with an image, its mask, two generators and an npz of images."""
     save_pictures(tmp_path)
     for name, seed in (("generator", 0), ("other", 1)):
         save_model(tmp_path / name, seed=seed)
-    rng = np.random.default_rng(0)
-    np.savez(
-        tmp_path / "faces.npz",
-        images=rng.integers(0, 256, (6, 16, 16, 3), np.uint8),
-        split=np.asarray(["train"] * 4 + ["report"] * 2),
-    )
-    smoke = f"{image_io.__file__.rpartition('/stylegan_jax/')[0]}/configs/learned/hierarchical64.py:smoke"
-    train = ["train", "--config", smoke, "--generator", "generator", "--data", "faces.npz", "--split", "train"]
-    train += ["--config.generated=4", "--config.snapshot_images=8"]
-    restore = ["restore", "--method", "hierarchical", "--image", "image.png", "--mask", "mask.png", "--samples", "3"]
-    own = [*restore, "--generator", "generator", "--output"]
-    network_of = ["--config.search.options=('network=run/model',)"]
-    evaluate = ["evaluate", "--data", "faces.npz", "--split", "report", "--generator", "generator", "--starts", "2"]
-    evaluate += ["--methods", "plain=hierarchical+search.options=('network=run/model',),brief", "--steps", "1"]
-    cases = [
-        [*train, "--output", "run"],
-        [*own, "out", *network_of],
-        [*own, "refined", *network_of, "--refine", "3"],
-        [*evaluate, "--output", "table", "--quiet"],
-        [*own, "missing"],
-        [*restore, "--generator", "other", "--output", "foreign", *network_of],
-        [*own, "lost", "--config.search.options=('network=nowhere',)"],
-        [*own, "option", "--config.search.options=('lr=1',)"],
-        ["restore", "--refine", "3", "--method", "brief", "--generator", "generator", "--output", "x"],
-        [*own, "noise", *network_of, "--config.search.noise=none"],
-    ]
-    results = run_commands("inpaint", cases, tmp_path)
-    for (code, _, error), case in zip(results[:4], cases, strict=False):
+    images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
+    np.savez(tmp_path / "faces.npz", images=images, split=np.asarray(["train"] * 4 + ["report"] * 2))
+    return tmp_path
+
+
+SMOKE = f"{pathlib.Path(__file__).parents[2]}/configs/learned/hierarchical64.py:smoke"
+TRAIN = ["train", "--config", SMOKE, "--generator", "generator", "--data", "faces.npz", "--split", "train"]
+TRAIN += ["--config.generated=4", "--output", "run"]
+RESTORE = ["restore", "--method", "hierarchical", "--image", "image.png", "--mask", "mask.png", "--samples", "3"]
+OWN = [*RESTORE, "--generator", "generator", "--output"]
+NETWORK = "--config.network=run/model"
+
+
+def checked(results, cases, messages):
+    """Checks that commands succeed, but for the last ones, which fail in one line with `messages`."""
+    done = len(cases) - len(messages)
+    for (code, _, error), case in zip(results[:done], cases, strict=False):
         assert code == 0, (case, error)
-    first, refined = (json.loads((tmp_path / name / "scores.json").read_text()) for name in ("out", "refined"))
-    assert len(first) == 3 and "method     hierarchical, 3 samples, seed 0" in results[1][1]
-    by_start = {row["start"]: row["total"] for row in first}
-    assert all(row["total"] <= by_start[row["start"]] for row in refined)
-    with np.load(tmp_path / "out" / "variables.npz") as stored:
-        assert stored["latents"].shape == (3, 6, 6) and stored["features:b4|conv1"].shape[1:] == (4, 4, 8)
-    assert "plain" in (tmp_path / "table" / "table.md").read_text()
+    for (code, _, error), message in zip(results[done:], messages, strict=True):
+        assert code == 1 and message in error and len(error.strip().splitlines()) == 1, (error, message)
+
+
+def test_commands(workplace, run_commands):
+    """`train` and `restore` for real, and what each says of wrong input."""
+    cases = [
+        [*TRAIN, "--config.features=0.0", "--config.adversarial=0.0"],
+        [*OWN, "out", NETWORK],
+        ["edit", "--restored", "out", "--direction", "sefa:0", "--strength=0,2", "--output", "edit"],
+        [*OWN, "missing"],
+        [*RESTORE, "--generator", "other", "--output", "foreign", NETWORK],
+        [*OWN, "lost", "--config.network=nowhere"],
+        [*OWN, "noise", NETWORK, "--config.search.noise=none"],
+        ["restore", "--method", "brief", "--generator", "generator", "--output", "x", NETWORK],
+        ["restore", "--refine", "3", "--method", "brief", "--generator", "generator", "--output", "x"],
+    ]
     messages = [
         "has no hierarchical network in its folder",
-        f"not of {sg.load(tmp_path / 'other').content_hash[:12]}",
+        f"not of {sg.load(workplace / 'other').content_hash[:12]}",
         "does not exist",
-        "'lr=1' is no option of the method hierarchical; it has network=PATH",
-        "--refine goes on from a learned inpainter, and brief is none",
         "is a trained network and has no noise",
+        "config.network is for learned inpainters, and the method brief is none",
+        "--refine goes on from a learned inpainter, and brief is none",
     ]
-    for (code, _, error), message in zip(results[4:], messages, strict=True):
-        assert code == 1 and message in error and len(error.strip().splitlines()) == 1, (error, message)
+    results = run_commands("inpaint", cases, workplace)
+    checked(results, cases, messages)
+    assert "method     hierarchical, 3 samples, seed 0" in results[1][1]
+    assert len(json.loads((workplace / "out" / "scores.json").read_text())) == 3
+    # An edit of strength 0 is the restoration again, since its styles go the same way.
+    first, again, moved = (
+        image_io.read_image(workplace / name)[0] for name in ("out/raw_1.png", "edit/raw_1_1.png", "edit/raw_1_2.png")
+    )
+    assert np.abs(first - again).max() < 0.01 and np.abs(first - moved).max() > 0.02
+    with np.load(workplace / "out" / "variables.npz") as stored:
+        assert stored["latents"].shape == (3, 6, 6) and stored["features:b4/conv1"].shape[1:] == (4, 4, 8)
+
+
+@pytest.mark.slow
+def test_all_commands(workplace, run_commands):
+    """`train` with everything, `restore` with a search behind, which is never worse, and `evaluate`."""
+    evaluate = ["evaluate", "--data", "faces.npz", "--split", "report", "--generator", "generator", "--starts", "2"]
+    cases = [
+        TRAIN,
+        [*OWN, "out", NETWORK],
+        [*OWN, "refined", NETWORK, "--refine", "3"],
+        [*evaluate, "--methods", "plain=hierarchical+network=run/model,brief", "--steps", "1", "--output", "table"],
+    ]
+    checked(run_commands("inpaint", cases, workplace), cases, [])
+    first, refined = (json.loads((workplace / name / "scores.json").read_text()) for name in ("out", "refined"))
+    by_start = {row["start"]: row["total"] for row in first}
+    assert all(row["total"] <= by_start[row["start"]] for row in refined)
+    assert "plain" in (workplace / "table" / "table.md").read_text()
 
 
 @pytest.mark.slow
@@ -411,7 +439,6 @@ def test_overfitting_a_tiny_generator(tmp_path):
     assert float(statistics["same_pixel"]) < first / 10
 
 
-def test_registered_networks_are_found():
-    """The checkpoint knows learned inpainters, since whoever names the class has imported it."""
-    assert checkpoint._KINDS["network.HierarchicalInpainter"][0] is HierarchicalInpainter
-    assert set(inpainters.KINDS) <= set(__import__("inpaint.config", fromlist=["METHODS"]).METHODS)
+def test_every_kind_of_network_is_a_method():
+    """What can be stored as a learned inpainter can be asked for by name, and nothing else."""
+    assert set(inpainters.KINDS) == {name for name, method in _config.METHODS.items() if method.needs_network}

@@ -148,5 +148,19 @@ class HierarchicalInpainter(nnx.Module):
         features = None if found.features is None else {self.config.entering: found.features[0]}
         return Produced(found.images[0], found.ws[0], features)
 
+    def restyled(self, generator: sg.Generator, ws: Array, image: Array, known: Array) -> Produced:
+        """Returns the image of other output styles `ws` `[num_ws, w_dim]`, edited ones say, by the same skip path.
+
+        Args:
+            generator: the frozen one.
+            ws: in place of what the mixing networks say.
+            image: `[h, w, c]`, 0 where nothing is known.
+            known: `[h, w]`.
+        """
+        shown, mask = image[None], known[None]
+        found = self.render(generator, ws[None], self.see(shown, mask), shown, mask)
+        features = None if found.features is None else {self.config.entering: found.features[0]}
+        return Produced(found.images[0], ws, features)
+
 
 checkpoint.register(HierarchicalInpainter, HierarchicalConfig)
