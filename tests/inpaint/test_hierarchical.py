@@ -4,7 +4,10 @@
 import dataclasses
 import functools
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +89,8 @@ def test_shapes_of_full_width(resolution):
     """A generator of any size gives 2 log2(size) - 2 styles, twice as many codes, and the paper's replaced map."""
     styles, tap, stages = SIZES[resolution]
     config = sg.GeneratorConfig(widths=stylegan2.channel_widths(resolution))
-    settings = HierarchicalTrainConfig(stages=stages).network(config)
+    # Depth does not change a shape, and takes long to trace.
+    settings = HierarchicalTrainConfig(stages=stages, depths=(1, 1, 1, 1)).network(config)
     assert settings.entering == f"b{tap}/conv1" and settings.feature_channels == 512 and settings.hidden == 512
 
     def run(images, known):
@@ -120,15 +124,20 @@ def test_mixing_is_causal(context):
 @pytest.mark.parametrize("stages", ["single", "two"])
 def test_a_new_skip_path_leaves_the_image_alone(hole, stages):
     """With S(E, G) = G the result is plain G(W_out), and features replaced by themselves give the same image."""
-    found = network(stages=stages, shaken=False)
-    made = found(model().generator, *hole, rand())
-    plain = model().generator.synthesis(made.ws, noise="none")
-    np.testing.assert_allclose(made.images, plain, atol=1e-6)
-    found = network(stages=stages)
-    made = found(model().generator, *hole, rand())
-    assert np.abs(made.images - model().generator.synthesis(made.ws, noise="none")).max() > 1e-3
-    again = model().generator.synthesis(made.ws, noise="none", features={found.config.entering: made.features})
-    np.testing.assert_allclose(made.images, again, atol=1e-6)
+    graph, new = nnx.split(network(stages=stages, shaken=False))
+    synthesis = model().generator.synthesis
+
+    @jax.jit
+    def run(state, noise):
+        made = nnx.merge(graph, state)(model().generator, *hole, noise)
+        again = synthesis(made.ws, noise="none", features={"b4/conv1": made.features})
+        return made.images, synthesis(made.ws, noise="none"), again
+
+    made, plain, again = run(new, rand())
+    np.testing.assert_allclose(made, plain, atol=1e-6)
+    made, plain, again = run(nnx.split(network(stages=stages))[1], rand())
+    np.testing.assert_allclose(made, again, atol=1e-6)
+    assert np.abs(made - plain).max() > 1e-3
 
 
 def test_what_is_hidden_has_no_influence(hole):
@@ -136,7 +145,8 @@ def test_what_is_hidden_has_no_influence(hole):
     images, known = hole
     found = network()
     hidden = jnp.where(known[..., None] > 0, images, jnp.nan)
-    for a, b in zip(found.see(images, known), found.see(hidden, known), strict=True):
+    see = jax.jit(lambda x: found.see(x, known))
+    for a, b in zip(see(images), see(hidden), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -174,22 +184,46 @@ def test_gradients_flow_where_they_should(hole):
 
 def start_run(folder, *, given=None, **options):
     """Returns a run on the small generator."""
-    settings = dict(images=16, batch=4, generated=4, snapshot_images=16, masks=("centre", "rectangles"), r1_gamma=0.0)
-    config = HierarchicalTrainConfig(**(SMALL | settings | options))
+    settings = dict(images=16, batch=4, snapshot_images=16, masks=("centre", "rectangles"), r1_gamma=0.0)
+    settings = SMALL | settings | options
+    config = HierarchicalTrainConfig(**({"generated": settings["batch"]} | settings))
     return HierarchicalTrainer(config, given or model(), None, folder)
+
+
+def with_encoder():
+    """Returns the small model with an encoder that says something."""
+    config = sg.encoders.MaskedEncoderConfig(widths=(8, 8, 8), num_ws=6, w_dim=6, features=8)
+    encoder = sg.encoders.MaskedEncoder(config, rngs=nnx.Rngs(3))
+    encoder.out.weight[...] = jax.random.normal(jax.random.key(0), encoder.out.weight.shape)
+    return dataclasses.replace(model(), encoder=encoder, encoder_hash="b" * 64)
+
+
+@pytest.mark.slow
+def test_a_warm_start_learns_latents_alone(tmp_path, shared_compilations):
+    """The skip path and the discriminator stay, the latents wanted come nearer, and the game begins afterwards."""
+    run = start_run(
+        tmp_path, given=with_encoder(), start="encoder", warm_images=400, images=404, lr=0.01, features=0.0, batch=8
+    )
+    before = jax.tree.map(np.asarray, run.state)
+    errors = [{name: float(x) for name, x in run.advance(number).items()} for number in range(50)]
+    assert np.mean([e["latent"] for e in errors[-5:]]) < 0.8 * np.mean([e["latent_of_start"] for e in errors[-5:]])
+    names = sorted(parameters.trainable(run.network()))
+    pairs = zip(*(jax.tree.leaves(s.parameters) for s in (before, run.state)), strict=True)
+    stays = [bool((a == np.asarray(b)).all()) for a, b in pairs]
+    assert all(s for s, name in zip(stays, names, strict=True) if name.startswith("skip"))
+    assert not all(s for s, name in zip(stays, names, strict=True) if name.startswith("mixing"))
+    for a, b in zip(*(jax.tree.leaves(s.discriminator) for s in (before, run.state)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_step_moves_only_what_is_trained(tmp_path, shared_compilations):
     """Encoder, mixing, skip path and discriminator move; generator, buffers and guide stay, bit for bit."""
-    encoder = sg.encoders.MaskedEncoder(
-        sg.encoders.MaskedEncoderConfig(widths=(8, 8, 8), num_ws=6, w_dim=6, features=8), rngs=nnx.Rngs(3)
-    )
-    given = dataclasses.replace(model(), encoder=encoder, encoder_hash="b" * 64)
-    run = start_run(tmp_path / "run", given=given, start="encoder")
+    given = with_encoder()
+    run = start_run(tmp_path / "run", given=given, start="encoder", features=0.0)
     before = jax.tree.map(np.asarray, (run._frozen, run.state))
     statistics = run.advance(0)
     assert all(np.isfinite(float(x)) for x in statistics.values())
-    assert {"same_pixel", "other_pixel", "same_features", "other_features", "game", "d_loss"} <= set(statistics)
+    assert {"same_pixel", "other_pixel", "game", "d_loss"} <= set(statistics)
     jax.tree.map(np.testing.assert_array_equal, before[0], jax.tree.map(np.asarray, run._frozen))
     for name in ("parameters", "discriminator"):
         pairs = zip(*(jax.tree.leaves(getattr(s, name)) for s in (before[1], run.state)), strict=True)
@@ -204,6 +238,7 @@ def test_a_step_moves_only_what_is_trained(tmp_path, shared_compilations):
         inpainters.load("hierarchical", model(), path=tmp_path / "run" / "model")
 
 
+@pytest.mark.slow
 def test_a_run_resumes(tmp_path, shared_compilations):
     """A stopped run goes on as if it had not been; other settings and other generators are refused."""
     trainer = functools.partial(start_run, features=0.0, adversarial=0.0)
@@ -299,7 +334,7 @@ def test_solve_gives_samples_like_any_search(problem, hole):
     assert selection.scores[0] <= selection.scores[1] and (result.forwards, result.gradients) == (3, 0)
 
 
-@pytest.mark.parametrize("stages", ["single", "latents"])
+@pytest.mark.parametrize("stages", ["single", pytest.param("latents", marks=pytest.mark.slow)])
 def test_refinement_never_worsens_the_known_region(problem, stages):
     """Steps behind a sample meet the known pixels better, or the sample stays; even steps that make it worse."""
     found, options = network(stages=stages), dict(starts=2, key=jax.random.key(5))
@@ -372,35 +407,21 @@ def checked(results, cases, messages):
 
 
 def test_commands(workplace, run_commands):
-    """`train` and `restore` for real, and what each says of wrong input."""
+    """`train` and `restore` for real, and what they say of another generator's network and of none."""
     cases = [
         [*TRAIN, "--config.features=0.0", "--config.adversarial=0.0"],
         [*OWN, "out", NETWORK],
-        ["edit", "--restored", "out", "--direction", "sefa:0", "--strength=0,2", "--output", "edit"],
-        [*OWN, "missing"],
         [*RESTORE, "--generator", "other", "--output", "foreign", NETWORK],
-        [*OWN, "lost", "--config.network=nowhere"],
-        [*OWN, "noise", NETWORK, "--config.search.noise=none"],
-        ["restore", "--method", "brief", "--generator", "generator", "--output", "x", NETWORK],
         ["restore", "--refine", "3", "--method", "brief", "--generator", "generator", "--output", "x"],
     ]
     messages = [
-        "has no hierarchical network in its folder",
         f"not of {sg.load(workplace / 'other').content_hash[:12]}",
-        "does not exist",
-        "is a trained network and has no noise",
-        "config.network is for learned inpainters, and the method brief is none",
         "--refine goes on from a learned inpainter, and brief is none",
     ]
     results = run_commands("inpaint", cases, workplace)
     checked(results, cases, messages)
     assert "method     hierarchical, 3 samples, seed 0" in results[1][1]
     assert len(json.loads((workplace / "out" / "scores.json").read_text())) == 3
-    # An edit of strength 0 is the restoration again, since its styles go the same way.
-    first, again, moved = (
-        image_io.read_image(workplace / name)[0] for name in ("out/raw_1.png", "edit/raw_1_1.png", "edit/raw_1_2.png")
-    )
-    assert np.abs(first - again).max() < 0.01 and np.abs(first - moved).max() > 0.02
     with np.load(workplace / "out" / "variables.npz") as stored:
         assert stored["latents"].shape == (3, 6, 6) and stored["features:b4/conv1"].shape[1:] == (4, 4, 8)
 
@@ -414,12 +435,75 @@ def test_all_commands(workplace, run_commands):
         [*OWN, "out", NETWORK],
         [*OWN, "refined", NETWORK, "--refine", "3"],
         [*evaluate, "--methods", "plain=hierarchical+network=run/model,brief", "--steps", "1", "--output", "table"],
+        ["edit", "--restored", "out", "--direction", "sefa:0", "--strength=0,2", "--output", "edit"],
     ]
     checked(run_commands("inpaint", cases, workplace), cases, [])
     first, refined = (json.loads((workplace / name / "scores.json").read_text()) for name in ("out", "refined"))
     by_start = {row["start"]: row["total"] for row in first}
     assert all(row["total"] <= by_start[row["start"]] for row in refined)
     assert "plain" in (workplace / "table" / "table.md").read_text()
+    # An edit of strength 0 is the restoration again, since its styles go the same way.
+    pictures = ("out/raw_1.png", "edit/raw_1_1.png", "edit/raw_1_2.png")
+    plain, again, moved = (image_io.read_image(workplace / name)[0] for name in pictures)
+    assert np.abs(plain - again).max() < 0.01 and np.abs(plain - moved).max() > 0.02
+
+
+MISSING = {
+    "no network": (
+        lambda: inpainters.load("hierarchical", model()),
+        "the generator aaaaaaaaaaaa has no hierarchical network in its folder; name one by config.network, or train",
+    ),
+    "nowhere": (lambda: inpainters.load("hierarchical", model(), path="nowhere"), "nowhere does not exist"),
+    "not loaded": (lambda: _config.build_method(_config.named("hierarchical")), "which must be loaded first"),
+    "noise": (
+        lambda: _config.build_method(
+            _config.apply_overrides(_config.named("hierarchical"), {"search.noise": "none"}), inpainter=network()
+        ),
+        "the method hierarchical is a trained network and has no noise",
+    ),
+    "network of a search": (
+        lambda: _config.build_method(_config.apply_overrides(_config.named("brief"), {"network": "run"})),
+        "config.network is for learned inpainters, and the method brief is none",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_missing_networks(name):
+    """A missing network, and settings that it does not have, end in one clear line."""
+    call, message = MISSING[name]
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+# The number of devices must be set before JAX starts.
+SHARED = """
+import sys
+import jax, numpy as np
+sys.path.insert(0, sys.argv[1])
+import test_hierarchical as tests
+found = []
+for devices in (jax.devices()[:1], jax.devices()):
+    run = tests.HierarchicalTrainer(tests.HierarchicalTrainConfig(**tests.SMALL, features=0.0, adversarial=0.0, batch=4,
+        generated=4, lr=1e-3, masks=("centre",)), tests.model(), None, sys.argv[2], devices=devices)
+    statistics = [run.advance(number) for number in (0, 1)]
+    found.append([float(s["same_pixel"]) for s in statistics])
+print(len(jax.devices()), np.abs(np.subtract(*found)).max() / np.abs(found[0]).max())
+"""
+
+
+@pytest.mark.slow
+def test_devices_share_a_batch(tmp_path):
+    """Two devices, each with half of a batch, learn what one learns from all of it, up to rounding."""
+    environment = os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"}
+    here = pathlib.Path(__file__)
+    environment["PYTHONPATH"] = str(here.parents[2])
+    command = [sys.executable, "-c", SHARED, str(here.parent), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    devices, difference = done.stdout.split()
+    assert devices == "2" and float(difference) < 1e-4
 
 
 @pytest.mark.slow

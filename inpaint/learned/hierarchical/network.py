@@ -99,14 +99,19 @@ class HierarchicalInpainter(nnx.Module):
             return Seen(codes, fine, jnp.zeros((len(images), config.num_ws, config.w_dim), images.dtype))
         if not hasattr(self, "guide"):
             raise ValueError("this network counts styles from those of its generator's encoder; call guided(encoder)")
-        return Seen(codes, fine, self._normal(jax.lax.stop_gradient(self.guide(images, known))))
+        return Seen(codes, fine, self.normal(jax.lax.stop_gradient(self.guide(images, known))))
 
-    def _normal(self, ws: Array) -> Array:
+    def counted(self, difference: Array) -> Array:
+        """Returns a difference of latents `[n, num_ws, w_dim]` in standard deviations of W."""
+        return difference / self.scale[...][None, None]
+
+    def normal(self, ws: Array) -> Array:
+        """Returns latents `[n, num_ws, w_dim]` from the mean of W, in its standard deviations."""
         return (ws - self.mean[...][None, None]) / self.scale[...][None, None]
 
     def styles(self, seen: Seen, rand: Array) -> Array:
         """Returns output styles `[n, num_ws, w_dim]` for sampled ones `rand` `[n, num_ws, w_dim]`."""
-        mixed = seen.start + self.mixing(self._normal(rand) - seen.start, seen.codes)
+        mixed = seen.start + self.mixing(self.normal(rand) - seen.start, seen.codes)
         return self.mean[...][None, None] + self.scale[...][None, None] * mixed
 
     def render(self, generator: sg.Generator, ws: Array, seen: Seen, images: Array, known: Array) -> Inpainted:

@@ -109,6 +109,8 @@ class HierarchicalTrainer:
         count = config.batch
         self._masks = TrainingMasks(config.masks, size=model.resolution, batch=count, seed=config.seed)
         self._place(jax.local_devices() if devices is None else devices)
+        warm = functools.partial(training.warm_step, graphs=self._graphs, config=self.config)
+        self._warm_step = jax.jit(warm, donate_argnums=1)
         program = functools.partial(training.step, graphs=self._graphs, config=self.config)
         self._step = jax.jit(program, static_argnames=("plays", "penalises"), donate_argnames="state")
 
@@ -127,6 +129,8 @@ class HierarchicalTrainer:
             )
         if config.start == "encoder" and model.encoder is None:
             raise ValueError("start is encoder, and the generator has none in its folder; train one, or start at mean")
+        if config.warm_images and config.start != "encoder":
+            raise ValueError("warm_images learn from the generator's encoder, so they need start=encoder")
         if config.distance not in losses.DISTANCES:
             raise ValueError(f"distance must be one of {', '.join(losses.DISTANCES)}, got {config.distance!r}")
         for name, known in (("real", ("generated", "all")), ("bfloat16", ("auto", "yes", "no"))):
@@ -196,15 +200,18 @@ class HierarchicalTrainer:
     def advance(self, number: int) -> dict[str, Array]:
         """Runs the step of this number; returns its statistics, scalars by name."""
         config = self.config
+        key, batch = jax.random.fold_in(jax.random.key(config.seed), number), self._batch(number)
+        if int(self.state.images) < config.warm_images:
+            self.state, statistics = self._warm_step(key, self.state, self._frozen, batch)
+            return statistics
         turn = number % config.adversarial_interval == 0
         plays = config.adversarial > 0 and turn and int(self.state.images) >= config.adversarial_from
         games = number // config.adversarial_interval
-        key = jax.random.fold_in(jax.random.key(config.seed), number)
         self.state, statistics = self._step(
             key,
             self.state,
             self._frozen,
-            self._batch(number),
+            batch,
             plays=plays,
             penalises=plays and config.r1_gamma > 0 and games % config.r1_interval == 0,
         )

@@ -49,6 +49,8 @@ class HierarchicalTrainConfig:
         r1_gamma: weight of R1 on the discriminator; r1_interval: games between two of its steps. Open: as StyleGAN2
             was trained.
         bfloat16: whether trunk and large blocks compute in it: "auto" (on accelerators), "yes" or "no".
+        warm_images: images by which encoder and mixing networks learn latents alone first, see `warm_step`: a start for
+            small budgets that the paper does not have. It needs `start` "encoder".
         ema_images: half-life of the averaged weights in images, less while few were seen.
         x_flip: show mirrored real images too.
         half: store the network in half precision.
@@ -94,6 +96,7 @@ class HierarchicalTrainConfig:
     r1_gamma: float = 1.0
     r1_interval: int = 16
     bfloat16: str = "auto"
+    warm_images: int = 0
     ema_images: float = 10_000.0
     x_flip: bool = True
     half: bool = True
@@ -235,11 +238,7 @@ def step(
     """
     generator = nnx.merge(graphs.generator, frozen.generator)
     maps = feature_maps(nnx.merge(graphs.features, frozen.features), tuple(config.vgg_taps))
-    own, others = jax.random.split(key)
-    z_dim, count = generator.config.z_dim, batch.known.shape[0]
-    ws = generator.map(jax.random.normal(own, (count - batch.real.shape[0], z_dim)))
-    rand = generator.map(jax.random.normal(others, (count, z_dim)))
-    generated = generator.synthesis(ws, noise=config.noise)
+    ws, rand, generated = _drawn(key, generator, batch, config)
     images = jnp.concatenate([generated, batch.real])
 
     def objective(parameters: Any) -> tuple[Array, tuple[dict[str, Array], tuple[Array, Array]]]:
@@ -255,9 +254,7 @@ def step(
     optimizer, discriminator_optimizer = optimizers(config)
     updates, moved = optimizer.update(gradient, state.optimizer)
     parameters = optax.apply_updates(state.parameters, updates)
-    keep = 0.5 ** (config.batch / jnp.clip(0.1 * state.images, 1.0, config.ema_images))
-    average = jax.tree.map(lambda a, b: b + (a - b) * keep, state.average, parameters)
-    state = state._replace(parameters=parameters, average=average, optimizer=moved)
+    state = state._replace(parameters=parameters, average=_averaged(state, parameters, config), optimizer=moved)
     if plays:
         real = images if config.real == "all" else generated
         gradient, more = _discriminator_gradient(graphs, frozen, state, real, fused, config, penalises=penalises)
@@ -265,6 +262,75 @@ def step(
         discriminator = optax.apply_updates(state.discriminator, updates)
         state, parts = state._replace(discriminator=discriminator, discriminator_optimizer=moved), parts | more
     return state._replace(images=state.images + config.batch), parts
+
+
+def _drawn(
+    key: Array, generator: sg.Generator, batch: Batch, config: HierarchicalTrainConfig
+) -> tuple[Array, Array, Array]:
+    """Returns styles of generated images, styles of other z for all images, and the generated images."""
+    own, others = jax.random.split(key)
+    z_dim, count = generator.config.z_dim, batch.known.shape[0]
+    ws = generator.map(jax.random.normal(own, (count - batch.real.shape[0], z_dim)))
+    rand = generator.map(jax.random.normal(others, (count, z_dim)))
+    return ws, rand, generator.synthesis(ws, noise=config.noise)
+
+
+def _averaged(state: State, parameters: Any, config: HierarchicalTrainConfig) -> Any:
+    keep = 0.5 ** (config.batch / jnp.clip(0.1 * state.images, 1.0, config.ema_images))
+    return jax.tree.map(lambda a, b: b + (a - b) * keep, state.average, parameters)
+
+
+def warm_step(
+    key: Array, state: State, frozen: Frozen, batch: Batch, *, graphs: Graphs, config: HierarchicalTrainConfig
+) -> tuple[State, dict[str, Array]]:
+    """Returns the state after a step in which encoder and mixing networks learn latents alone, and its statistics.
+
+    With the generator's own encoder E, what it says of an image x and of G(w_rand), both behind the mask M, the styles
+    wanted are `E(M x) + w_rand - E(M G(w_rand))`: what E knows of x, and of w_rand what M hides from E. Were images and
+    latents jointly normal and E their regression, these would be samples of the latents given the known pixels
+    (conditioning by kriging, Journel and Huijbregts 1978); with the z that made x they are its own latents.
+
+    Args:
+        key: of both z.
+        state: before; the skip path stays as it is.
+        frozen: arrays of the other networks.
+        batch: real images `[m, h, w, c]` and masks.
+        graphs: the static side.
+        config: settings.
+    """
+    generator = nnx.merge(graphs.generator, frozen.generator)
+    ws, rand, generated = _drawn(key, generator, batch, config)
+    images, known, n = jnp.concatenate([generated, batch.real]), batch.known, len(generated)
+    others = generator.synthesis(rand, noise=config.noise)
+
+    def objective(parameters: Any) -> tuple[Array, dict[str, Array]]:
+        network = nnx.merge(graphs.inpainter, parameters, frozen.buffers)
+        seen = network.see(images, known)
+        hidden = rand - jax.lax.stop_gradient(network.guide(others, known))
+        wanted = network.counted(hidden) + seen.start
+        wanted = jnp.concatenate([network.normal(ws), wanted])
+        seen = jax.tree.map(lambda x: jnp.concatenate([x[:n], x]), seen)
+        found = network.normal(network.styles(seen, jnp.concatenate([ws, rand])))
+        value = jnp.mean(jnp.square(found - wanted))
+        return value, {"latent": value, "latent_of_start": jnp.mean(jnp.square(seen.start - wanted))}
+
+    gradient, parts = jax.grad(objective, has_aux=True)(state.parameters)
+    updates, moved = optimizers(config)[0].update(gradient, state.optimizer)
+    parameters = _but_skip(state.parameters, optax.apply_updates(state.parameters, updates))
+    moved, average = _but_skip(state.optimizer, moved), _averaged(state, parameters, config)
+    return state._replace(
+        parameters=parameters, average=average, optimizer=moved, images=state.images + config.batch
+    ), parts
+
+
+def _but_skip(before: Any, after: Any) -> Any:
+    """Returns `after` with what belongs to the skip path as it was."""
+
+    def choose(path: Any, old: Array, new: Array) -> Array:
+        own = jax.tree_util.keystr(path)
+        return old if "'skip'" in own or "'second'" in own else new
+
+    return jax.tree_util.tree_map_with_path(choose, before, after)
 
 
 def _judge(graphs: Graphs, frozen: Frozen, parameters: Any) -> nnx.Module:
