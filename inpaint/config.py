@@ -340,6 +340,9 @@ METHODS = {
         "pivotal_tuning", "a projection, then the generator's weights (Roich et al. 2022, PTI)"
     ),
     "sphinx": _published("sphinx", "heads that give the image for whatever latents are drawn (SPHInX)"),
+    "difai": _inpainter(
+        "difai", "a trained network: a decoder that sees what the generator makes of varied latents (Yoon et al. 2022)"
+    ),
     "hierarchical": _inpainter(
         "hierarchical", "a trained network: styles one after the other, and a skip path (Dündar 2024)"
     ),

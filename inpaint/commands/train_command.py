@@ -7,7 +7,7 @@
 
 The type of the settings says which: an EncoderTrainConfig (the default) an encoder, a LinearEncoderTrainConfig one that
 is fitted in closed form, a ClassifierTrainConfig a classifier of one attribute, whose labels are an array of the npz, a
-HierarchicalTrainConfig a learned inpainter.
+HierarchicalTrainConfig or a DifaiTrainConfig a learned inpainter.
 
 `restore` and `evaluate` use an encoder when they are told `--encoder runs/encoder/model`, or when it lies in the folder
 `encoder` of the generator's checkpoint. Settings come from `--config FILE` and `--config.NAME=VALUE`; a run stops and
@@ -25,6 +25,7 @@ from ml_collections import config_flags
 import stylegan_jax as sg
 from inpaint.learned import attribute_classifier, default_config
 from inpaint.learned.attribute_classifier import ClassifierTrainConfig, ClassifierTrainer
+from inpaint.learned.difai.train import DifaiTrainConfig, DifaiTrainer
 from inpaint.learned.hierarchical.network import HierarchicalInpainter
 from inpaint.learned.hierarchical.trainer import HierarchicalTrainer
 from inpaint.learned.hierarchical.training import HierarchicalTrainConfig
@@ -68,10 +69,12 @@ def main(arguments: list[str]) -> int:
         return _fit_linear_encoder(_CONFIG.value)
     if isinstance(_CONFIG.value, HierarchicalTrainConfig):
         return _train_hierarchical(_CONFIG.value)
+    if isinstance(_CONFIG.value, DifaiTrainConfig):
+        return _train_difai(_CONFIG.value)
     return _train_encoder(command_line.typed_config(_CONFIG.value, EncoderTrainConfig, field="mask_pool"))
 
 
-Run = EncoderTrainer | LinearEncoderTrainer | ClassifierTrainer | HierarchicalTrainer
+Run = EncoderTrainer | LinearEncoderTrainer | ClassifierTrainer | HierarchicalTrainer | DifaiTrainer
 
 
 def _run(run: Run, what: str, provenance: dict[str, Any]) -> int:
@@ -123,6 +126,18 @@ def _train_hierarchical(config: HierarchicalTrainConfig) -> int:
     run = HierarchicalTrainer(config, model, images, _OUTPUT.value, initial=initial[0])
     shown = "its own samples" if images is None else f"{len(images)} images and its own samples"
     return _run(run, f"{shown} at {model.resolution} px", source | {"initial": initial[1]})
+
+
+def _train_difai(config: DifaiTrainConfig) -> int:
+    for flag in (_CHECK, _INITIAL):
+        if flag.value:
+            raise ValueError(f"--{flag.name} is of no use for DiFaI; an inpainter is measured by `inpaint evaluate`")
+    if not _DATA.value:
+        raise ValueError("DiFaI learns from images: name them by --data, a folder or an npz")
+    model = sg.load(_GENERATOR.value)
+    images, source = _generator_images(model)
+    run = DifaiTrainer(config, model, images, _OUTPUT.value)
+    return _run(run, f"{len(images)} images at {model.resolution} px", source)
 
 
 def _fit_linear_encoder(config: LinearEncoderTrainConfig) -> int:

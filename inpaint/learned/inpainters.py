@@ -11,12 +11,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 import stylegan_jax as sg
+from inpaint.learned.difai.inpainter import Difai
 from inpaint.learned.hierarchical.network import HierarchicalInpainter
 from inpaint.search.produced import Inpainter
 from stylegan_jax import checkpoint
 
 # A network of the name lies in the folder of that name beside its generator's arrays, unless it is named otherwise.
-KINDS: dict[str, type[nnx.Module]] = {"hierarchical": HierarchicalInpainter}
+KINDS: dict[str, type[nnx.Module]] = {"difai": Difai, "hierarchical": HierarchicalInpainter}
 
 
 def _cast(network: nnx.Module, dtype: jnp.dtype) -> nnx.Module:

@@ -239,8 +239,9 @@ def ms_ssim(image: Array, truth: Array, *, scales: int | None = None, floor: flo
 
     CS is the contrast-structure factor of SSIM, averaged over windows; SSIM_S is the full one at the coarsest scale.
     Between scales the images are averaged over 2 x 2 pixels (an odd last row or column is dropped). Means below `floor`
-    are taken as that, because powers of negative ones are no real numbers. The weights v of the scales in use are scaled to sum 1, so
-    values with different numbers of scales are not comparable (Wang, Simoncelli and Bovik 2003, eq. 7).
+    are taken as that, because powers of negative ones are no real numbers. The weights v of the scales in use are
+    scaled to sum 1, so values with different numbers of scales are not comparable (Wang, Simoncelli and Bovik 2003,
+    eq. 7).
 
     Args:
         image, truth: `[h, w, c]`, h and w at least 11.

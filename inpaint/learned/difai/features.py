@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The feature maps that the perceptual and the style loss compare: of a VGG, or of the generator's own discriminator."""
+"""The feature maps that perceptual and style loss compare: of a VGG, or of the generator's own discriminator."""
 
 import dataclasses
 import functools
@@ -37,9 +37,7 @@ class Features:
     scales: tuple[float, ...]
 
     @classmethod
-    def load(
-        cls, name: str | os.PathLike, model: sg.Model, taps: Sequence[str], images: np.ndarray
-    ) -> "Features":
+    def load(cls, name: str | os.PathLike, model: sg.Model, taps: Sequence[str], images: np.ndarray) -> "Features":
         """Returns the features that a name stands for.
 
         Args:

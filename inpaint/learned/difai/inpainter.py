@@ -78,9 +78,7 @@ class DifaiConfig:
     @property
     def coarse(self) -> CoarseConfig:
         """The settings of the coarse completer."""
-        return CoarseConfig(
-            image_channels=self.image_channels, seen=self.coarse_seen, widths=tuple(self.coarse_widths)
-        )
+        return CoarseConfig(image_channels=self.image_channels, seen=self.coarse_seen, widths=tuple(self.coarse_widths))
 
     @property
     def resolution(self) -> int:
@@ -119,7 +117,7 @@ def moved_layers(config: DifaiConfig, num_ws: int) -> tuple[int, int]:
 class Difai(nnx.Module):
     """All networks of DiFaI but the frozen generator, and but the encoder of latents, which is the generator's own.
 
-    `steps` `[directions, w_dim]` is filled once, by `sefa_steps`. The encoder is given by `with_encoder`.
+    `steps` `[directions, w_dim]` is filled once, by `sefa_steps`. The encoder is given by `guided`.
     """
 
     def __init__(self, config: DifaiConfig, *, rngs: nnx.Rngs):
@@ -135,7 +133,17 @@ class Difai(nnx.Module):
         """None: latents alone do not give a result again, since the decoder changes what they render."""
         return None
 
-    def with_encoder(self, encoder: Encoder | None) -> "Difai":
+    @property
+    def noise(self) -> str:
+        """What the generator's noise inputs get, "const" or "none"."""
+        return self.config.noise
+
+    @property
+    def needs_guide(self) -> bool:
+        """True: latents come from the generator's encoder."""
+        return True
+
+    def guided(self, encoder: Encoder | None) -> "Difai":
         """Returns the same networks, not copied, with an encoder of latents, or for storage without one."""
         graph, state = nnx.split(self)
         found = nnx.merge(graph, state)

@@ -27,7 +27,12 @@ def _stages(key: Array, state: Any, images: Array, known: Array, *, graph: Any, 
     many = jnp.repeat(ws, samples, axis=0)
     many = difai.moved(many, difai.draw_distances(key, n * samples))
     found = difai.decoded(generator, jnp.repeat(images, samples, axis=0), jnp.repeat(known, samples, axis=0), many)
-    return difai.complete(images, known), difai.styles(generator, ws), plain, found.reshape(n, samples, *images.shape[1:])
+    return (
+        difai.complete(images, known),
+        difai.styles(generator, ws),
+        plain,
+        found.reshape(n, samples, *images.shape[1:]),
+    )
 
 
 def samples_sheet(
@@ -54,4 +59,4 @@ def samples_sheet(
     coarse, styles, plain, found = _stages(key, state, masked, known, graph=graph, samples=samples)
     rows = zip(masked, coarse, styles, plain, *jnp.moveaxis(found, 1, 0), images, strict=True)
     tiles = [image_io.enlarge(np.asarray(tile), _TILE) for row in rows for tile in row]
-    return image_io.grid(np.stack(tiles), columns=samples + 5)
+    return np.concatenate([np.concatenate(row, 1) for row in np.reshape(tiles, (len(images), -1, *tiles[0].shape))])

@@ -19,12 +19,12 @@ from flax import nnx
 from jax import Array
 
 import stylegan_jax as sg
-from inpaint import masks
-from inpaint.learned import inpainters, masked_encoder
+from inpaint.learned import inpainters
 from inpaint.learned.difai import coarse, losses, sheet, spectral
 from inpaint.learned.difai.discriminator import PatchConfig, PatchDiscriminator
 from inpaint.learned.difai.features import Features
 from inpaint.learned.difai.inpainter import Difai, DifaiConfig, sefa_steps
+from inpaint.learned.training_masks import TrainingMasks
 from stylegan_jax import checkpoint, image_io
 from stylegan_jax.training import data
 from stylegan_jax.training import run as _run
@@ -56,9 +56,8 @@ class DifaiTrainConfig:
             the discriminator. Those of SPADE by default, beta1 0 and beta2 0.9 too.
         coarse_lr: of the coarse completer.
         ema_images: images in which the stored average of the weights forgets half; at most a twentieth of those seen.
-        masks: texts of holes, see `inpaint.masks.parse`; those joined by " + " are united. One is drawn for every mask
-            of the pool. By default the paper's, strokes as of QuickDraw and a square of a third of the side.
-        mask_pool: masks drawn once and shown again and again, mirrored; whole: share of images shown without a hole.
+        masks: generators of masks with their area bands, see `TrainingMasks`; by default the paper's, strokes as of
+            QuickDraw with a square of a third of the side.
         x_flip: show mirrored images too.
         half: store the network in half precision.
         snapshot_images: images between two snapshots (state, network, sample sheet).
@@ -96,9 +95,7 @@ class DifaiTrainConfig:
     beta2: float = 0.9
     coarse_lr: float = 1e-3
     ema_images: float = 10_000.0
-    masks: tuple[str, ...] = ("strokes + square",)
-    mask_pool: int = 2_000
-    whole: float = 0.0
+    masks: tuple[str, ...] = ("strokes_and_square",)
     x_flip: bool = True
     half: bool = False
     snapshot_images: int = 10_000
@@ -132,20 +129,8 @@ class State(NamedTuple):
     images: Array
 
 
-def draw_masks(config: DifaiTrainConfig, size: int) -> np.ndarray:
-    """Returns the pool of masks, uint8 `[mask_pool, size, size]`, 1 = keep."""
-    parsed = [[masks.parse(part.strip()) for part in text.split(" + ")] for text in config.masks]
-    rng, pool = np.random.default_rng((config.seed, 3)), []
-    for i in range(config.mask_pool):
-        key = jax.random.fold_in(jax.random.key(config.seed), i)
-        parts = parsed[rng.integers(len(parsed))]
-        drawn = [draw(jax.random.fold_in(key, number), size) for number, draw in enumerate(parts)]
-        pool.append(np.min(drawn, axis=0) > 0.5)
-    return np.stack(pool).astype(np.uint8)
-
-
 class DifaiTrainer:
-    """A run in a folder: `state/` (to resume), `model/` (the network), `samples/` (sheets), `log.jsonl`."""
+    """A run in a folder: `state/` (to resume), `model/` (the network), `sheets/`, `log.jsonl`."""
 
     def __init__(
         self,
@@ -187,7 +172,7 @@ class DifaiTrainer:
             self.state, metadata = checkpoint.load_state(self.folder / "state", self.state)
             if metadata["generator"] != model.content_hash:
                 raise ValueError(f"{folder} holds a run on another generator; choose another --output")
-        self._pool = draw_masks(config, generator.resolution)
+        self._masks = TrainingMasks(config.masks, size=model.resolution, batch=config.batch, seed=config.seed)
         self._frozen_graph, self._frozen = nnx.split((model.generator, model.encoder, self.features.network))
         self._step = jax.jit(self._advance, donate_argnums=(1,))
 
@@ -195,9 +180,7 @@ class DifaiTrainer:
         config = self.config
         difai = Difai(networks, rngs=nnx.Rngs(config.seed))
         difai.steps[...] = jnp.asarray(sefa_steps(self.model, networks))
-        critic_config = PatchConfig(
-            image_channels=networks.image_channels, widths=tuple(config.discriminator_widths)
-        )
+        critic_config = PatchConfig(image_channels=networks.image_channels, widths=tuple(config.discriminator_widths))
         critic = PatchDiscriminator(critic_config, rngs=nnx.Rngs(config.seed + 1))
         critic.check(networks.resolution)
         self._graph, parameters, buffers = nnx.split(difai, nnx.Param, ...)
@@ -311,7 +294,7 @@ class DifaiTrainer:
         # The singular vectors are those of the weights themselves.
         for _ in range(3):
             spectral.advance(network)
-        return network.with_encoder(self.model.encoder)
+        return network.guided(self.model.encoder)
 
     def snapshot(self, *, provenance: dict[str, Any]) -> None:
         """Writes state, network, and a sheet of samples."""
@@ -320,24 +303,23 @@ class DifaiTrainer:
         checkpoint.save_state(self.folder / "state", self.state, metadata=own)
         inpainters.save(
             self.folder / "model",
-            difai.with_encoder(None),
+            difai.guided(None),
             generator=self.model.content_hash,
             provenance=provenance | own | {"images": seen, "encoder": self.model.encoder_hash},
             half=self.config.half,
             overwrite=True,
         )
-        images = image_io.from_uint8(self.images[:_SHOWN])
-        known = np.resize(self._pool[:_SHOWN], (len(images), *self._pool.shape[1:])).astype(np.float32)
-        (self.folder / "samples").mkdir(exist_ok=True)
+        images = image_io.from_uint8(self.images[:: max(len(self.images) // _SHOWN, 1)][:_SHOWN])
+        known = np.resize(self._masks.draw(2**31 - 1), (len(images), *images.shape[1:3]))
         picture = sheet.samples_sheet(jax.random.key(0), difai, self.model.generator, images, known)
-        image_io.write_image(self.folder / "samples" / f"{seen:08d}.png", picture)
+        image_io.write_image(self.folder / "sheets" / f"{seen:08d}.png", picture)
 
     def run(self, *, provenance: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
         """Trains to the end, with snapshots at intervals; `report` is called with every line of the log."""
         config, key = self.config, jax.random.key(self.config.seed)
 
         def step(number: int) -> dict[str, Array]:
-            known = masked_encoder.masks_at(self._pool, number, config)
+            known = self._masks.at(number)
             real = data.batch_at(self.images, number, batch=config.batch, seed=config.seed, x_flip=config.x_flip)
             own = jax.random.fold_in(key, number)
             self.state, statistics = self._step(own, self.state, self._frozen, real, known)
