@@ -47,7 +47,7 @@ class SearchConfig:
         features: who compares images for methods whose source takes LPIPS: "lpips", or "discriminator_features" in its
             place, which is not the published objective; "auto": LPIPS where the command is given one.
         options: further settings of a published method, each as "name=value"; its function in `inpaint.methods` names
-            them.
+            them. Of a learned inpainter: those in `LEARNED_OPTIONS`.
     """
 
     space: str = "w+"
@@ -272,11 +272,30 @@ def _learned_defaults(name: str) -> RestoreConfig:
     return RestoreConfig(method=name, search=search, composite="hard")
 
 
+# What may be asked of a learned inpainter, by `search.options`.
+LEARNED_OPTIONS = {"difai": {"distance": "NUMBER", "along": "DIRECTION", "reach": "NUMBER"}}
+
+
+def learned_options(config: RestoreConfig) -> dict[str, str]:
+    """Returns the options of a learned inpainter by name, as text; ValueError for those that it has not."""
+    known = LEARNED_OPTIONS.get(config.method)
+    if known is None:
+        return {}
+    pairs = [text.partition("=") for text in config.search.options]
+    for text, (name, equals, _) in zip(config.search.options, pairs, strict=True):
+        if name not in known or not equals:
+            named = ", ".join(f"{option}={value}" for option, value in known.items())
+            raise ValueError(f"{text!r} is no option of the method {config.method}; it has {named}")
+    return {name: value for name, _, value in pairs}
+
+
 def _learned(config: RestoreConfig, inpainter: Inpainter | None) -> FeedForward:
     search, own = config.search, _learned_defaults(config.method).search
     if inpainter is None:
         raise ValueError(f"the method {config.method} is a trained network, which must be loaded first")
+    learned_options(config)
     free = {"steps", "lr", "mahalanobis", "starts", "keep", "select", "chunk", "seed"}
+    free |= {"options"} if config.method in LEARNED_OPTIONS else set()
     changed = sorted(
         f.name
         for f in dataclasses.fields(search)

@@ -258,7 +258,7 @@ def write_restoration(
     restored: np.ndarray,
     photos: Sequence[np.ndarray],
     noise: str | None,
-    film: Callable[[pathlib.Path], None] | None,
+    extras: Sequence[Callable[[pathlib.Path], None]] = (),
     settings: dict[str, Any],
 ) -> None:
     """Writes the folder of one restored image.
@@ -273,7 +273,7 @@ def write_restoration(
         photos: the results in the whole photograph `[height, width, 3]` uint8, or none.
         noise: with which the latents give the renders again; where they do not, None, the variables of the search's
             space are written in their place.
-        film: writes an animation into the folder that it is called with.
+        extras: each writes something more (an animation) into the folder that it is called with.
         settings: the resolved config and how it was called, JSON-like.
 
     Raises:
@@ -294,8 +294,8 @@ def write_restoration(
             image_io.write_image(partial / f"raw_{i}.png", render)
         for i, photo in enumerate(photos, 1):
             image_io.write_image(partial / f"photo_{i}.png", photo, profile=prepared.photograph.profile)
-        if film:
-            film(partial)
+        for write in extras:
+            write(partial)
         _write_search(
             partial,
             model=model,

@@ -46,12 +46,14 @@ def get_config(variant: str = "") -> DifaiTrainConfig:
         coarse_seen=16,
         coarse_widths=(24, 32, 48),
         directions=8,
+        distance=0.6,
         noise="none",
         discriminator_widths=(16, 32, 64, 64),
         # A budget of minutes: what is known weighs more, so that it is learned first.
-        weights=LossWeights(adversarial=0.1, ssim=0.5, style=20.0, hole=3.0, valid=4.0, perceptual=0.5),
+        weights=LossWeights(adversarial=0.1, ssim=0.5, style=20.0, hole=3.0, valid=4.0, perceptual=0.3),
         taps=("b64", "b32"),
-        images=8_000,
+        features_interval=4,
+        images=3_600,
         batch=4,
         lr=2e-3,
         discriminator_lr=1e-3,
@@ -61,6 +63,6 @@ def get_config(variant: str = "") -> DifaiTrainConfig:
         ema_images=400.0,
         masks=("strokes_and_square", "strokes_and_square", "strokes:0.2-0.5", "brush:0.2-0.6", "rectangles:0.1-0.4"),
         half=True,
-        snapshot_images=400,
+        snapshot_images=1_400,
     )
     return dataclasses.replace(config, **VARIANTS[variant])

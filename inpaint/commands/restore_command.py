@@ -36,6 +36,7 @@ import stylegan_jax as sg
 from inpaint import config as _config
 from inpaint import film, framing, inputs, output
 from inpaint.commands import hosts, networks, report, search_flags
+from inpaint.learned.difai import sheet
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.search import memory
 from inpaint.search.method import FeedForward, Fill
@@ -374,6 +375,9 @@ class _Restorer:
             path = place / f"film.{_FILM_FORMAT.value}"
             film.write_film(path, recorder, selection.starts, show=show, last=restored)
 
+        extras = [write_film] if recorder else []
+        if (asked := networks.direction(self.config)) is not None:
+            extras.append(functools.partial(self._write_along, prepared, *asked))
         device = jax.devices()[0]
         output.write_restoration(
             folder,
@@ -386,10 +390,23 @@ class _Restorer:
             restored=restored,
             photos=photos,
             noise=noise,
-            film=write_film if recorder else None,
+            extras=extras,
             settings=settings | {"device": f"{device.platform} {device.device_kind}"},
         )
         return bool(photos)
+
+    def _write_along(self, prepared: Prepared, direction: int, reach: float, place: pathlib.Path) -> None:
+        """Writes a sheet of results along one direction of a learned inpainter."""
+        picture = sheet.along_sheet(
+            self.method.inpainter,
+            self.model.generator,
+            prepared.image,
+            prepared.known,
+            direction=direction,
+            reach=reach,
+            composite=functools.partial(self.composites, prepared=prepared),
+        )
+        image_io.write_image(place / "along.png", picture)
 
 
 def _restore_all(

@@ -158,6 +158,13 @@ class Difai(nnx.Module):
         found.completer = completer
         return found
 
+    def at_distance(self, distance: float) -> "Difai":
+        """Returns the same networks with another farthest step of samples; 0: all samples are the unperturbed one."""
+        graph, state = nnx.split(self)
+        found = nnx.merge(graph, state)
+        found.config = dataclasses.replace(self.config, distance=distance)
+        return found
+
     def complete(self, images: Array, known: Array) -> Array:
         """Returns `images` `[n, h, w, c]` with a coarse guess in their holes (equation 2)."""
         return (self.coarse if self.completer is None else self.completer)(images, known)
@@ -188,6 +195,11 @@ class Difai(nnx.Module):
         """Returns how far `n` samples go along each direction, `[n, directions]`."""
         return jax.random.uniform(key, (n, self.config.directions), minval=-1.0) * self.config.distance
 
+    def check_direction(self, direction: int) -> None:
+        """Raises ValueError unless there is a direction of this number, from 0."""
+        if not 0 <= direction < self.config.directions:
+            raise ValueError(f"direction must be 0 to {self.config.directions - 1}, got {direction}")
+
     def styles(self, generator: sg.Generator, ws: Array) -> Array:
         """Returns the style images `[n, h, w, c]` of latents `[n, num_ws, w_dim]` (equation 3)."""
         return generator.synthesis(ws, noise=self.config.noise)
@@ -217,8 +229,7 @@ class Difai(nnx.Module):
         Raises:
             ValueError: for a direction that there is not.
         """
-        if not 0 <= direction < self.config.directions:
-            raise ValueError(f"direction must be 0 to {self.config.directions - 1}, got {direction}")
+        self.check_direction(direction)
         n = len(distances)
         images, shown = (jnp.broadcast_to(x[None], (n, *x.shape)) for x in (image, known))
         steps = jnp.asarray(distances)[:, None] * jax.nn.one_hot(direction, self.config.directions)[None]

@@ -7,7 +7,7 @@ convention of partial convolutions (Liu et al. 2018), where the weight 120 comes
 
 import dataclasses
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -156,44 +156,55 @@ def gradient_penalty(key: Array, discriminator: Callable[[Array], Array], real: 
     return jnp.mean(jnp.square(length - 1))
 
 
-def inpainting_losses(
-    outputs: Array,
-    styles: Array,
-    truth: Array,
-    known: Array,
-    features: Callable[[Array], Mapping[str, Array]],
-    *,
-    reconstructs: str = "unperturbed",
-) -> dict[str, Array]:
-    """Returns the losses of equations 6 to 8 and both L1 losses, by the names of `LossWeights`.
+def pixel_losses(outputs: Array, truth: Array, known: Array, *, reconstructs: str = "unperturbed") -> dict[str, Array]:
+    """Returns both L1 losses and that of equation 8, by the names of `LossWeights`.
 
     Args:
         outputs: `[1 + alpha, n, h, w, c]`, first those of the unperturbed latents, then those of alpha perturbed ones.
-        styles: `[1 + alpha, n, h, w, c]`, the style images that outputs were conditioned on.
         truth: `[n, h, w, c]`.
         known: `[n, h, w]`.
-        features: `[m, h, w, c]` to feature maps by name.
         reconstructs: which outputs must also meet the truth in the hole (hole, ssim): "unperturbed", since a perturbed
             style image asks for another hole than the truth has, or "all". The paper does not say.
     """
     count, n = outputs.shape[:2]
-    hole, repeated = 1 - known, jnp.tile(known, (count, 1, 1))
-    flat = outputs.reshape(-1, *outputs.shape[2:])
     many = count if reconstructs == "all" else 1
-    aims = jnp.tile(truth, (count, 1, 1, 1))
-    found = features(flat)
-    wanted = features(jax.lax.stop_gradient(jnp.concatenate([truth, styles.reshape(flat.shape)[n:]])))
-    plain, real = ({name: x[:n] for name, x in maps.items()} for maps in (found, wanted))
-    pairs: list[tuple[Sequence, Array]] = [((plain, real), known)]
-    if count > 1:
-        later = tuple({name: x[n:] for name, x in maps.items()} for maps in (found, wanted))
-        pairs.append((later, 1 - repeated[n:]))
-    # The mean over images and, where outputs are compared with their style images, the sum over alpha of them.
-    scale = (1, count - 1)
+    flat, aims = outputs.reshape(-1, *outputs.shape[2:]), jnp.tile(truth, (count, 1, 1, 1))
+    shown = jnp.tile(known, (count, 1, 1))
+    some, some_aims = flat[: many * n], aims[: many * n]
     return {
-        "hole": masked_distance(flat[: many * n], aims[: many * n], jnp.tile(hole, (many, 1, 1))),
-        "valid": masked_distance(flat, aims, repeated),
-        "ssim": ms_ssim_loss(flat[: many * n], aims[: many * n]),
-        "perceptual": sum(s * feature_loss(*maps, region) for s, (maps, region) in zip(scale, pairs, strict=False)),
-        "style": sum(s * style_loss(*maps, region) for s, (maps, region) in zip(scale, pairs, strict=False)),
+        "hole": masked_distance(some, some_aims, 1 - shown[: many * n]),
+        "valid": masked_distance(flat, aims, shown),
+        "ssim": ms_ssim_loss(some, some_aims),
     }
+
+
+def feature_losses(
+    outputs: Array, styles: Array, truth: Array, known: Array, features: Callable[[Array], Mapping[str, Array]]
+) -> dict[str, Array]:
+    """Returns the losses of equations 6 and 7, by the names of `LossWeights`.
+
+    Where pixels are known the unperturbed output is compared with the truth; in the hole every perturbed output with
+    its style image, which is what keeps results diverse.
+
+    Args:
+        outputs, styles: `[1 + alpha, n, h, w, c]`, and the style images that they were conditioned on.
+        truth: `[n, h, w, c]`.
+        known: `[n, h, w]`.
+        features: `[m, h, w, c]` to feature maps by name.
+    """
+    alpha, n = outputs.shape[0] - 1, outputs.shape[1]
+    flat = outputs.reshape(-1, *outputs.shape[2:])
+    wanted = jnp.concatenate([truth, styles.reshape(flat.shape)[n:]])
+    ours, theirs = features(flat), features(jax.lax.stop_gradient(wanted))
+    totals = {}
+    for name, distance in (("perceptual", feature_loss), ("style", style_loss)):
+        first, later = (tuple({k: x[part] for k, x in maps.items()} for maps in (ours, theirs)) for part in _parts(n))
+        totals[name] = distance(*first, known)
+        if alpha:
+            # A sum over alpha of means over images.
+            totals[name] += alpha * distance(*later, jnp.tile(1 - known, (alpha, 1, 1)))
+    return totals
+
+
+def _parts(n: int) -> tuple[slice, slice]:
+    return slice(None, n), slice(n, None)

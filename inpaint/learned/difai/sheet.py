@@ -2,6 +2,7 @@
 """Pictures for a person: how samples come about, and what one direction does."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from flax import nnx
 from jax import Array
 
 import stylegan_jax as sg
+from inpaint import contact_sheet
 from inpaint.learned.difai.inpainter import Difai
 from stylegan_jax import image_io
 
@@ -19,20 +21,16 @@ _TILE = 128
 
 @functools.partial(jax.jit, static_argnames=("graph", "samples"))
 def _stages(key: Array, state: Any, images: Array, known: Array, *, graph: Any, samples: int) -> tuple[Array, ...]:
-    """Returns coarse and style images `[n, h, w, c]`, the unperturbed result, and samples `[n, samples, h, w, c]`."""
+    """Returns coarse images `[n, h, w, c]`, then for the unperturbed result and samples style images and results
+    `[n, 1 + samples, h, w, c]`."""
     difai, generator = nnx.merge(graph, state)
-    n = len(images)
-    ws = difai.encode(generator, images, known)
-    plain = difai.decoded(generator, images, known, ws)
-    many = jnp.repeat(ws, samples, axis=0)
-    many = difai.moved(many, difai.draw_distances(key, n * samples))
-    found = difai.decoded(generator, jnp.repeat(images, samples, axis=0), jnp.repeat(known, samples, axis=0), many)
-    return (
-        difai.complete(images, known),
-        difai.styles(generator, ws),
-        plain,
-        found.reshape(n, samples, *images.shape[1:]),
-    )
+    n, count = len(images), 1 + samples
+    distances = difai.draw_distances(key, n * count).reshape(n, count, -1).at[:, 0].set(0.0)
+    ws = jnp.repeat(difai.encode(generator, images, known), count, axis=0)
+    styles = difai.styles(generator, difai.moved(ws, distances.reshape(n * count, -1)))
+    found = difai.decoder(jnp.repeat(images, count, axis=0), styles, jnp.repeat(known, count, axis=0))
+    shape = (n, count, *images.shape[1:])
+    return difai.complete(images, known), styles.reshape(shape), found.reshape(shape)
 
 
 def samples_sheet(
@@ -56,7 +54,50 @@ def samples_sheet(
     images, known = jnp.asarray(images), jnp.asarray(known)
     masked = images * known[..., None]
     graph, state = nnx.split((difai, generator))
-    coarse, styles, plain, found = _stages(key, state, masked, known, graph=graph, samples=samples)
-    rows = zip(masked, coarse, styles, plain, *jnp.moveaxis(found, 1, 0), images, strict=True)
+    coarse, styles, found = _stages(key, state, masked, known, graph=graph, samples=samples)
+    rows = zip(masked, coarse, styles[:, 0], *jnp.moveaxis(found, 1, 0), images, strict=True)
     tiles = [image_io.enlarge(np.asarray(tile), _TILE) for row in rows for tile in row]
     return np.concatenate([np.concatenate(row, 1) for row in np.reshape(tiles, (len(images), -1, *tiles[0].shape))])
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "direction"))
+def _along(state: Any, image: Array, known: Array, distances: Array, *, graph: Any, direction: int):
+    difai, generator = nnx.merge(graph, state)
+    return difai.along(generator, image, known, direction=direction, distances=distances)
+
+
+def along_sheet(
+    difai: Difai,
+    generator: sg.Generator,
+    image: np.ndarray,
+    known: np.ndarray,
+    *,
+    direction: int,
+    reach: float,
+    composite: Callable[[np.ndarray], np.ndarray],
+    count: int = 7,
+) -> np.ndarray:
+    """Returns the input and results along one direction, their style images below them (the paper's figure 4).
+
+    Args:
+        difai: with an encoder.
+        generator: that it was trained for.
+        image: `[h, w, c]`; known: `[h, w]`.
+        direction: its number, from 0.
+        reach: the farthest distance to both sides, in standard deviations of W.
+        composite: puts the known pixels into results `[n, h, w, c]`.
+        count: results, the middle one unperturbed where it is odd.
+
+    Returns:
+        uint8 `[2 * (tile + 20), (count + 1) * tile, 3]`.
+    """
+    shown, distances = known > 0.5, np.linspace(-reach, reach, count)
+    graph, state = nnx.split((difai, generator))
+    masked = np.where(shown[..., None], image, 0).astype(np.float32)
+    found, styles = _along(
+        state, masked, shown.astype(np.float32), distances.astype(np.float32), graph=graph, direction=direction
+    )
+    titles = [[f"direction {direction}: {distance:+.2g}" for distance in distances]]
+    return contact_sheet.edit_sheet(
+        image, known, composite(np.asarray(found))[None], np.asarray(styles)[None], titles=titles
+    )

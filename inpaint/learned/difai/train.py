@@ -6,6 +6,7 @@ encoder of latents, or the generator.
 """
 
 import dataclasses
+import json
 import os
 import pathlib
 from collections.abc import Callable
@@ -30,6 +31,9 @@ from stylegan_jax.training import data
 from stylegan_jax.training import run as _run
 
 RECONSTRUCTS = ("unperturbed", "all")
+# Settings of the network that may change when a run is resumed, and others that may not.
+FREE = {"w_dim", "image_channels", "distance", "first_layer", "last_layer"}
+FIXED = {"batch", "discriminator_widths", "masks", "perturbed", "seed", "x_flip"}
 _SHOWN = 4  # people of the training set on a sheet
 
 
@@ -47,6 +51,7 @@ class DifaiTrainConfig:
         features: "discriminator" (the generator's own, whose maps are divided by their mean magnitude), or the path of
             a VGG (the paper's is VGG-19), for perceptual and style loss.
         taps: feature maps by name; empty: all of the discriminator, or relu1_1 to relu5_1 of a VGG.
+        features_interval: the losses on features are computed in every so many steps, with as much more weight.
         gradient_penalty: weight of that of WGAN-GP; the paper does not say, 10 is its authors' own.
         batch_statistics: normalise over whole batches in training, as the published code of region normalisation. A
             result is always normalised by itself, so that it depends on no other; hence off by default.
@@ -84,6 +89,7 @@ class DifaiTrainConfig:
     perturbed: int = 1
     features: str = "discriminator"
     taps: tuple[str, ...] = ()
+    features_interval: int = 1
     gradient_penalty: float = 10.0
     batch_statistics: bool = False
     bfloat16: bool = False
@@ -160,8 +166,11 @@ class DifaiTrainer:
             )
         if config.reconstructs not in RECONSTRUCTS:
             raise ValueError(f"reconstructs must be one of {', '.join(RECONSTRUCTS)}, got {config.reconstructs!r}")
-        if config.perturbed < 0 or not 1 <= config.batch:
-            raise ValueError(f"perturbed must be at least 0 and batch 1, got {config.perturbed} and {config.batch}")
+        if config.perturbed < 0 or min(config.batch, config.features_interval) < 1:
+            raise ValueError(
+                f"perturbed must be at least 0, batch and features_interval 1, got {config.perturbed}, {config.batch} "
+                f"and {config.features_interval}"
+            )
         if model.w_statistics is None:
             statistics = sg.estimate_w_statistics(jax.random.key(0), model.generator)
             model = dataclasses.replace(model, w_statistics=statistics)
@@ -169,9 +178,7 @@ class DifaiTrainer:
         self.state = self._begin(config.networks(model))
         self.features = Features.load(config.features, model, config.taps, images[:32])
         if (self.folder / "state").exists():
-            self.state, metadata = checkpoint.load_state(self.folder / "state", self.state)
-            if metadata["generator"] != model.content_hash:
-                raise ValueError(f"{folder} holds a run on another generator; choose another --output")
+            self._resume()
         self._masks = TrainingMasks(config.masks, size=model.resolution, batch=config.batch, seed=config.seed)
         self._frozen_graph, self._frozen = nnx.split((model.generator, model.encoder, self.features.network))
         self._step = jax.jit(self._advance, donate_argnums=(1,))
@@ -197,6 +204,20 @@ class DifaiTrainer:
             self._critic_optimizer.init(critic_parameters),
             jnp.zeros((), jnp.int32),
         )
+
+    def _resume(self) -> None:
+        metadata = checkpoint.state_metadata(self.folder / "state")
+        if metadata["generator"] != self.model.content_hash:
+            raise ValueError(f"{self.folder} holds a run on another generator; choose another --output")
+        fixed = {field.name for field in dataclasses.fields(DifaiConfig)} - FREE | FIXED
+        own, stored = (json.loads(json.dumps(x)) for x in (dataclasses.asdict(self.config), metadata["config"]))
+        if changed := sorted(name for name in fixed if stored.get(name) != own[name]):
+            raise ValueError(
+                f"{self.folder} holds a run with other settings ({', '.join(changed)}); choose another --output"
+            )
+        steps = self.state.buffers["steps"]
+        self.state, _ = checkpoint.load_state(self.folder / "state", self.state)
+        self.state.buffers["steps"] = steps
 
     def _adam(self, rate: float) -> optax.GradientTransformation:
         config = self.config
@@ -226,13 +247,28 @@ class DifaiTrainer:
             across_batch=config.batch_statistics,
             dtype=jnp.bfloat16 if config.bfloat16 else None,
         )
-        parts = losses.inpainting_losses(
-            outputs.reshape(styles.shape), styles, images, known, features, reconstructs=config.reconstructs
-        )
+        made = outputs.reshape(styles.shape)
+        parts = losses.pixel_losses(made, images, known, reconstructs=config.reconstructs)
+        parts |= self._feature_losses(state, features, made, styles, images, known)
         parts["adversarial"] = losses.generator_loss(critic(outputs))
         total = sum(getattr(config.weights, name) * value for name, value in parts.items())
         parts["coarse"] = coarse.loss(difai.coarse, images, known)
         return total + parts["coarse"], (parts, outputs)
+
+    def _feature_losses(
+        self, state: State, features: Features, outputs: Array, styles: Array, images: Array, known: Array
+    ) -> dict[str, Array]:
+        """Returns what is computed by a network, in those steps that it is computed in."""
+        interval, zero = self.config.features_interval, jnp.zeros(())
+
+        def found() -> dict[str, Array]:
+            parts = losses.feature_losses(outputs, styles, images, known, features)
+            return {name: interval * value for name, value in parts.items()}
+
+        if interval == 1:
+            return found()
+        due = (state.images // self.config.batch) % interval == 0
+        return jax.lax.cond(due, found, lambda: {"perceptual": zero, "style": zero})
 
     def _critic_loss(self, parameters: Any, key: Array, buffers: Any, real: Array, fake: Array):
         """Returns what the discriminator minimises, and its parts."""
