@@ -214,6 +214,11 @@ class Difai(nnx.Module):
         ws = self.moved(ws, self.draw_distances(key, 1))
         return Produced(self.decoded(generator, image[None], known[None], ws)[0], ws[0])
 
+    def restyled(self, generator: sg.Generator, ws: Array, image: Array, known: Array) -> Produced:
+        """Returns the sample of other latents `ws` `[num_ws, w_dim]`, edited ones say, for `image` `[h, w, c]` (0 where
+        nothing is known) and `known` `[h, w]`."""
+        return Produced(self.decoded(generator, image[None], known[None], ws[None])[0], ws)
+
     def along(
         self, generator: sg.Generator, image: Array, known: Array, *, direction: int, distances: Array
     ) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,8 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import stylegan_jax as sg
 from inpaint.learned import inpainters
@@ -144,6 +146,8 @@ class DifaiTrainer:
         model: sg.Model,
         images: np.ndarray,
         folder: str | os.PathLike,
+        *,
+        devices: Sequence[jax.Device] | None = None,
     ):
         """Prepares the run, and resumes it where the folder holds a state.
 
@@ -152,6 +156,7 @@ class DifaiTrainer:
             model: generator and encoder of latents, statistics of W, and where features are its own a discriminator.
             images: uint8 `[n, r, r, c]`.
             folder: of the run.
+            devices: that share each batch; by default all of this process.
 
         Raises:
             ValueError: where these do not fit each other.
@@ -181,7 +186,21 @@ class DifaiTrainer:
             self._resume()
         self._masks = TrainingMasks(config.masks, size=model.resolution, batch=config.batch, seed=config.seed)
         self._frozen_graph, self._frozen = nnx.split((model.generator, model.encoder, self.features.network))
+        self._place(jax.local_devices() if devices is None else devices)
         self._step = jax.jit(self._advance, donate_argnums=(1,))
+
+    def _place(self, devices: Sequence[jax.Device]) -> None:
+        """Deals batches out to devices, every one of which holds all arrays."""
+        self._sharding = None
+        if len(devices) == 1:
+            return
+        if self.config.batch % len(devices):
+            raise ValueError(f"batch must be a multiple of the {len(devices)} devices, got {self.config.batch}")
+        mesh = Mesh(np.asarray(devices), ("images",))
+        self._sharding = NamedSharding(mesh, P("images"))
+        everywhere = NamedSharding(mesh, P())
+        self.state = jax.device_put(self.state, everywhere)
+        self._frozen = jax.device_put(self._frozen, everywhere)
 
     def _begin(self, networks: DifaiConfig) -> State:
         config = self.config
@@ -350,20 +369,36 @@ class DifaiTrainer:
         picture = sheet.samples_sheet(jax.random.key(0), difai, self.model.generator, images, known)
         image_io.write_image(self.folder / "sheets" / f"{seen:08d}.png", picture)
 
+    def _arguments(self, number: int) -> tuple[Any, ...]:
+        """Returns the arguments of the step of this number."""
+        config = self.config
+        key = jax.random.fold_in(jax.random.key(config.seed), number)
+        real = data.batch_at(self.images, number, batch=config.batch, seed=config.seed, x_flip=config.x_flip)
+        batch = real, self._masks.at(number)
+        return (
+            key,
+            self.state,
+            self._frozen,
+            *(batch if self._sharding is None else jax.device_put(batch, self._sharding)),
+        )
+
+    def advance(self, number: int) -> dict[str, Array]:
+        """Runs the step of this number; returns its statistics."""
+        self.state, statistics = self._step(*self._arguments(number))
+        return statistics
+
+    def compiled_memory(self) -> int:
+        """Returns how many bytes a step asks for by what the compiler says: state, frozen networks and temporaries."""
+        found = self._step.lower(*self._arguments(0)).compile().memory_analysis()
+        kept = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+        return kept + found.temp_size_in_bytes
+
     def run(self, *, provenance: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
         """Trains to the end, with snapshots at intervals; `report` is called with every line of the log."""
-        config, key = self.config, jax.random.key(self.config.seed)
-
-        def step(number: int) -> dict[str, Array]:
-            known = self._masks.at(number)
-            real = data.batch_at(self.images, number, batch=config.batch, seed=config.seed, x_flip=config.x_flip)
-            own = jax.random.fold_in(key, number)
-            self.state, statistics = self._step(own, self.state, self._frozen, real, known)
-            return statistics
-
+        config = self.config
         _run.run(
             self.folder,
-            step,
+            self.advance,
             seen=int(self.state.images),
             images=config.images,
             batch=config.batch,
