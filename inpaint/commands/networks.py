@@ -117,7 +117,9 @@ def direction(config: RestoreConfig) -> tuple[int, float] | None:
         if "reach" in options:
             raise ValueError("the option reach says how far along goes, which is not asked for")
         return None
-    return int(_number(options, "along")), _number({"reach": "2"} | options, "reach")
+    if not options["along"].isdecimal():
+        raise ValueError(f"the option along must be a direction's number, from 0, got {options['along']!r}")
+    return int(options["along"]), _number({"reach": "2"} | options, "reach")
 
 
 def load_generator(path: str | None, *, bfloat16_from: int | None = None) -> sg.Model:

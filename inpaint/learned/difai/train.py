@@ -167,7 +167,7 @@ class DifaiTrainer:
         if model.encoder is None:
             raise ValueError(
                 "DiFaI takes its latents from an encoder, and the generator has none; train one with `python -m "
-                "inpaint train`, and name it by --encoder"
+                "inpaint train`, and put it into the folder `encoder` of the generator's checkpoint"
             )
         if config.reconstructs not in RECONSTRUCTS:
             raise ValueError(f"reconstructs must be one of {', '.join(RECONSTRUCTS)}, got {config.reconstructs!r}")
