@@ -75,11 +75,16 @@ class Features:
         """Returns the maps `[n, h', w', k]` by name of `images` `[n, h, w, c]` in [-1, 1]."""
         if isinstance(self.network, Vgg):
             return self.network(imagenet(images), self.taps)
-        maps = self.network.forward(images)[1]
+        maps = _maps(self.network, images)
         return {tap: maps[tap] / scale for tap, scale in zip(self.taps, self.scales, strict=True)}
+
+
+def _maps(network: nnx.Module, images: Array) -> dict[str, Array]:
+    # One by one, since behind these maps StyleGAN's discriminator looks at groups, which batches must divide into.
+    return jax.vmap(lambda image: jax.tree.map(lambda x: x[0], network.forward(image[None])[1]))(images)
 
 
 @functools.partial(jax.jit, static_argnames="graph")
 def _magnitudes(state: Any, images: Array, *, graph: Any) -> dict[str, Array]:
-    maps = nnx.merge(graph, state).forward(images)[1]
+    maps = _maps(nnx.merge(graph, state), images)
     return {name: jnp.mean(jnp.abs(x)) for name, x in maps.items()}
