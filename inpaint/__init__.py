@@ -9,7 +9,8 @@ from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.problem import Problem, read
 from inpaint.search.halving import SuccessiveHalving
 from inpaint.search.initialise import Encoded, Given, Mean, Prescreened, RandomMapping, Uniform
-from inpaint.search.method import Fill, Method, Phase
+from inpaint.search.method import FeedForward, Fill, Method, Phase
+from inpaint.search.produced import Inpainter, Produced
 from inpaint.search.result import Progress, Result, Watched
 from inpaint.search.saved import SavedSearch
 from inpaint.search.schedule import adam, warmup_cosine
@@ -21,8 +22,10 @@ from inpaint.terms import attribute_term, hold_term, term
 __all__ = [
     "Below",
     "Encoded",
+    "FeedForward",
     "Fill",
     "Given",
+    "Inpainter",
     "Mean",
     "Method",
     "Phase",
@@ -31,6 +34,7 @@ __all__ = [
     "Prepared",
     "Prescreened",
     "Problem",
+    "Produced",
     "Progress",
     "RandomMapping",
     "Result",

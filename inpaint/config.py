@@ -3,6 +3,7 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +24,8 @@ from inpaint.search.initialise import (
     RandomMapping,
     Uniform,
 )
-from inpaint.search.method import Fill, Method
+from inpaint.search.method import FeedForward, Fill, Method
+from inpaint.search.produced import Inpainter
 from inpaint.search.stopping import Plateau
 
 
@@ -52,7 +54,7 @@ class SearchConfig:
         features: who compares images for methods whose source takes LPIPS: "lpips", or "discriminator_features" in its
             place, which is not the published objective; "auto": LPIPS where the command is given one.
         options: further settings of a published method, each as "name=value"; its function in `inpaint.methods` names
-            them.
+            them. Of a learned inpainter: those in `LEARNED_OPTIONS`.
     """
 
     space: str = "w+"
@@ -101,6 +103,7 @@ class RestoreConfig:
         reach: of "carried", in pixels.
         band: width of the known pixels whose colours "harmonised" meets.
         ridge_noise: see `inpaint.baselines.ridge`.
+        network: checkpoint of a learned inpainter; by default the one in the generator's folder.
     """
 
     method: str = "latent_search"
@@ -110,6 +113,7 @@ class RestoreConfig:
     reach: float = 4.0
     band: int = 4
     ridge_noise: float = 0.03
+    network: str = ""
 
 
 _NAMES = {Mean: "mean", RandomMapping: "random", Encoded: "encoder", Uniform: "uniform"}
@@ -293,15 +297,63 @@ def _fitted(name: str, images: np.ndarray | None) -> np.ndarray:
     return images
 
 
+def _learned_defaults(name: str) -> RestoreConfig:
+    search = SearchConfig(space="w+", steps=0, lr=0.01, mahalanobis=0.0, init="sample", starts=8)
+    return RestoreConfig(method=name, search=search, composite="hard")
+
+
+# What may be asked of a learned inpainter, by `search.options`.
+LEARNED_OPTIONS = {"difai": {"distance": "NUMBER", "along": "DIRECTION", "reach": "NUMBER"}}
+
+
+def learned_options(config: RestoreConfig) -> dict[str, str]:
+    """Returns the options of a learned inpainter by name, as text; ValueError for those that it has not."""
+    known = LEARNED_OPTIONS.get(config.method)
+    if known is None:
+        return {}
+    pairs = [text.partition("=") for text in config.search.options]
+    for text, (name, equals, _) in zip(config.search.options, pairs, strict=True):
+        if name not in known or not equals:
+            named = ", ".join(f"{option}={value}" for option, value in known.items())
+            raise ValueError(f"{text!r} is no option of the method {config.method}; it has {named}")
+    return {name: value for name, _, value in pairs}
+
+
+def _learned(config: RestoreConfig, inpainter: Inpainter | None) -> FeedForward:
+    search, own = config.search, _learned_defaults(config.method).search
+    if inpainter is None:
+        raise ValueError(f"the method {config.method} is a trained network, which must be loaded first")
+    learned_options(config)
+    free = {"steps", "lr", "mahalanobis", "starts", "keep", "select", "chunk", "seed"}
+    free |= {"options"} if config.method in LEARNED_OPTIONS else set()
+    changed = sorted(
+        f.name
+        for f in dataclasses.fields(search)
+        if f.name not in free and getattr(search, f.name) != getattr(own, f.name)
+    )
+    if changed:
+        raise ValueError(f"the method {config.method} is a trained network and has no {', '.join(changed)}")
+    return methods.learned(
+        inpainter, name=config.method, steps=search.steps, lr=search.lr, mahalanobis=search.mahalanobis
+    )
+
+
+def _inpainter(name: str, summary: str) -> "NamedMethod":
+    """Returns the entry of the learned inpainter `name`."""
+    defaults = functools.partial(_learned_defaults, name)
+    return NamedMethod(_learned, summary, defaults, needs_network=True, searches=False)
+
+
 @dataclasses.dataclass(frozen=True)
 class NamedMethod:
     """What a method's name stands for: how it is built, what it does in one line, its default settings, whether it is
-    fitted on training images, and whether it searches latents."""
+    fitted on training images or is a trained network, and whether it searches latents from the beginning."""
 
-    build: Callable[[RestoreConfig, np.ndarray | None], Method | Fill]
+    build: Callable[[RestoreConfig, Any], Method | FeedForward | Fill]
     summary: str
     defaults: Callable[[], RestoreConfig] = RestoreConfig
     needs_images: bool = False
+    needs_network: bool = False
     searches: bool = True
 
 
@@ -337,6 +389,12 @@ METHODS = {
         "pivotal_tuning", "a projection, then the generator's weights (Roich et al. 2022, PTI)"
     ),
     "sphinx": _published("sphinx", "heads that give the image for whatever latents are drawn (SPHInX)"),
+    "difai": _inpainter(
+        "difai", "a trained network: a decoder that sees what the generator makes of varied latents (Yoon et al. 2022)"
+    ),
+    "hierarchical": _inpainter(
+        "hierarchical", "a trained network: styles one after the other, and a skip path (Dündar 2024)"
+    ),
     "mean_face": NamedMethod(
         lambda config, images: baselines.mean_face(_fitted("mean_face", images)),
         "baseline: the mean of training images",
@@ -372,12 +430,15 @@ def named(name: str) -> RestoreConfig:
     return METHODS[name].defaults()
 
 
-def build_method(config: RestoreConfig, *, images: np.ndarray | None = None) -> Method | Fill:
+def build_method(
+    config: RestoreConfig, *, images: np.ndarray | None = None, inpainter: Inpainter | None = None
+) -> Method | FeedForward | Fill:
     """Returns the method that the settings describe.
 
     Args:
         config: the settings.
         images: training images `[n, h, w, c]` in [-1, 1] at the generator's size, for methods that are fitted on them.
+        inpainter: for methods that are a trained network (`inpaint.learned.inpainters.load`).
 
     Raises:
         ValueError: where the settings make no sense.
@@ -397,8 +458,17 @@ def build_method(config: RestoreConfig, *, images: np.ndarray | None = None) -> 
     scoring.parse_score(search.score)
     if search.select not in selection.RULES:
         raise ValueError(f"unknown selection {search.select!r}; known: {', '.join(selection.RULES)}")
-    built = METHODS[config.method].build(config, images)
-    return _found(built, search) if isinstance(built, Method) else built
+    method = METHODS[config.method]
+    if config.network and not method.needs_network:
+        raise ValueError(f"config.network is for learned inpainters, and the method {config.method} is none")
+    built = method.build(config, inpainter if method.needs_network else images)
+    if isinstance(built, Method):
+        return _found(built, search)
+    asked = [name for name in ("halving", "patience", "restarts") if getattr(search, name)]
+    asked += ["score"] if search.score != "objective" else []
+    if asked:
+        raise ValueError(f"search.{asked[0]} belongs to a search of latents from the start, not to {config.method}")
+    return built
 
 
 def composite(config: RestoreConfig, raw: np.ndarray, image: np.ndarray, known: np.ndarray) -> np.ndarray:

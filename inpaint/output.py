@@ -27,6 +27,8 @@ from inpaint.search.selection import Selection
 from stylegan_jax import checkpoint, image_io
 
 SCORES, CONFIG, SUMMARY = "scores.json", "config.json", "summary.json"
+# Output styles of a learned inpainter, which give the image together with its network.
+STYLES = "styles.npz"
 
 
 _psnr = jax.jit(jax.vmap(metrics.psnr, in_axes=(0, None, None)))
@@ -226,6 +228,11 @@ def _write_search(
         _write_latents(folder / "latents.npz", result, selection, made_with | dict(shown))
     elif result.variables is not None:
         _write_variables(folder / "variables.npz", result, selection)
+    network = settings["options"].get("networks", {}).get(settings["method"])
+    if selection.ws is not None and noise is None and network is not None:
+        # Of a trained network: it makes the image of these, and of edited ones, by the same skip path.
+        made_with = {"noise_mode": "none", "generator_hash": model.content_hash or "", "network_hash": network}
+        _write_latents(folder / STYLES, result, selection, made_with | dict(shown))
     rows = score_table(result, selection, seed=settings["config"]["search"]["seed"], figures=figures)
     (folder / SCORES).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     facts = settings | {
@@ -253,7 +260,7 @@ def write_restoration(
     restored: np.ndarray,
     photos: Sequence[np.ndarray],
     noise: str | None,
-    film: Callable[[pathlib.Path], None] | None,
+    extras: Sequence[Callable[[pathlib.Path], None]] = (),
     settings: dict[str, Any],
 ) -> None:
     """Writes the folder of one restored image.
@@ -268,7 +275,7 @@ def write_restoration(
         photos: the results in the whole photograph `[height, width, 3]` uint8, or none.
         noise: with which the latents give the renders again; where they do not, None, the variables of the search's
             space are written in their place.
-        film: writes an animation into the folder that it is called with.
+        extras: each writes something more (an animation) into the folder that it is called with.
         settings: the resolved config and how it was called, JSON-like.
 
     Raises:
@@ -289,8 +296,8 @@ def write_restoration(
             image_io.write_image(partial / f"raw_{i}.png", render)
         for i, photo in enumerate(photos, 1):
             image_io.write_image(partial / f"photo_{i}.png", photo, profile=prepared.photograph.profile)
-        if film:
-            film(partial)
+        for write in extras:
+            write(partial)
         _write_search(
             partial,
             model=model,

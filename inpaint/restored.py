@@ -18,6 +18,12 @@ from stylegan_jax import checkpoint, image_io, rendering
 LATENTS = "latents.npz"
 
 
+def _stored(folder: str | os.PathLike) -> pathlib.Path:
+    """Returns the file of latents, or of a learned inpainter's styles where those alone are not the image."""
+    styles = pathlib.Path(folder) / output.STYLES
+    return styles if styles.is_file() else pathlib.Path(folder) / LATENTS
+
+
 @dataclasses.dataclass(frozen=True)
 class Restored:
     """What it takes to go on from a restoration.
@@ -30,6 +36,7 @@ class Restored:
         known: `[h, w]` in [0, 1], what composites keep; weight: `[h, w]`, what a search looks at.
         prepared: the photograph with its square, or None where its files are gone or changed, or there never were any.
         notes: what a person should know.
+        network: content hash of the learned inpainter that makes images of `ws`, or None for the generator alone.
     """
 
     settings: dict[str, Any]
@@ -40,6 +47,7 @@ class Restored:
     weight: np.ndarray
     prepared: Prepared | None
     notes: tuple[str, ...]
+    network: str | None = None
 
     @property
     def config(self) -> _config.RestoreConfig:
@@ -78,7 +86,7 @@ def read_settings(folder: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{folder} holds what `recover` found, and not what `restore` did; only that can be edited")
     if not whole:
         raise ValueError(f"{folder / output.CONFIG} names an unknown composite; restore the image again")
-    if not (folder / LATENTS).is_file():
+    if not _stored(folder).is_file():
         raise ValueError(
             f"{folder} holds no {LATENTS}: the method {found.get('method')} makes an image without latents"
         )
@@ -123,11 +131,12 @@ def read_restoration(folder: str | os.PathLike, settings: dict[str, Any], model:
     Raises:
         ValueError: latents that are unreadable, of another generator, or stored without the image.
     """
-    path = pathlib.Path(folder) / LATENTS
+    path = _stored(folder)
     ws, noise = rendering.read_latents(path, model)
     config = model.generator.config
     with np.load(path, allow_pickle=False) as arrays:
         shown = {name: arrays[name] for name in ("known", "image") if name in arrays.files}
+        network = str(arrays["network_hash"]) if "network_hash" in arrays.files else None
     size = (config.resolution, config.resolution)
     shapes = {name: array.shape for name, array in shown.items()}
     if shapes != {"known": size, "image": (*size, config.image_channels)}:
@@ -136,6 +145,6 @@ def read_restoration(folder: str | os.PathLike, settings: dict[str, Any], model:
     prepared, notes = _prepared(settings, model)
     if prepared is None:
         weight = holes.grown(known, settings["options"]["mask_band"])
-        return Restored(settings, ws, noise, image, known, weight, None, notes)
+        return Restored(settings, ws, noise, image, known, weight, None, notes, network)
     # Not rounded to 8 bits, as the restoration saw it.
-    return Restored(settings, ws, noise, prepared.image, prepared.known, prepared.weight, prepared, notes)
+    return Restored(settings, ws, noise, prepared.image, prepared.known, prepared.weight, prepared, notes, network)

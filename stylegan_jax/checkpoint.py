@@ -75,6 +75,14 @@ _KINDS = {
 Network = TypeVar("Network", bound=nnx.Module)
 
 
+def register(kind: type[nnx.Module], config: type) -> None:
+    """Lets networks `kind(config, rngs=...)` of another package be stored; `config` is a dataclass of plain values.
+
+    It is called where the class is defined, so that whoever can name the class can load it.
+    """
+    _KINDS[f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"] = kind, config
+
+
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, of another format, or in the way."""
 
@@ -85,7 +93,8 @@ class Model:
 
     `encoder` says which latents an image has (`stylegan_jax.encoders.encode`); it is stored beside the generator, not
     with it, and has a content hash of its own, `encoder_hash`. `provenance` is a JSON-like dictionary (source, licence,
-    training); `content_hash` is the sha256 of all arrays with their names, known for a model that was loaded.
+    training); `content_hash` is the sha256 of all arrays with their names, and `path` the directory, both known for a
+    model that was loaded.
     """
 
     generator: StyleGenerator
@@ -95,6 +104,7 @@ class Model:
     content_hash: str | None = None
     encoder: encoding.Encoder | None = None
     encoder_hash: str | None = None
+    path: pathlib.Path | None = None
 
     @property
     def resolution(self) -> int:
@@ -342,6 +352,7 @@ def load(path: str | os.PathLike | None = None, *, bfloat16_from: int | None = N
         w_statistics=latents.WStatistics(*statistics) if has_statistics else None,
         provenance=metadata["provenance"],
         content_hash=metadata["content_hash"],
+        path=path,
     )
     return with_encoder(model, path / ENCODER) if has_encoder(path) else model
 

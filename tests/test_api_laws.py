@@ -17,7 +17,7 @@ PACKAGES = ("stylegan_jax", "inpaint", "convert")
 SOURCES = sorted(
     path for folder in (*PACKAGES, "configs", "tests", "benchmarks", "docs") for path in (ROOT / folder).rglob("*.py")
 )
-CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+CONFIGS = sorted(str(path.relative_to(ROOT / "configs"))[:-3] for path in (ROOT / "configs").rglob("*.py"))
 
 # Arguments that have a default and may still be given by position, with the reason.
 POSITIONAL = {

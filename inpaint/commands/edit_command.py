@@ -22,6 +22,8 @@ from absl import flags
 import inpaint
 import stylegan_jax as sg
 from inpaint import config, contact_sheet, edit, framing, output, restored, terms
+from inpaint.learned import inpainters
+from inpaint.search import feed_forward
 from stylegan_jax import checkpoint, classifiers, image_io, rendering
 from stylegan_jax.generator import Pyramid
 
@@ -135,6 +137,26 @@ class _Editor:
         self.model, self.found, self.layers = model, found, layers
         self.classifier, self.classifier_hash = None, None
         self.facts: dict[str, Any] = {}
+        self.inpainter = None if found.network is None else self._load_inpainter()
+
+    def _load_inpainter(self) -> inpaint.Inpainter:
+        """Returns the network that made the restoration."""
+        name, path = self.found.settings["method"], self.found.settings["config"].get("network")
+        inpainter, digest = inpainters.load(name, self.model, path=path or None)
+        if digest != self.found.network:
+            raise ValueError(
+                f"the restoration was made by the {name} network {self.found.network[:12]}, and this is {digest[:12]}"
+            )
+        if not hasattr(inpainter, "restyled"):
+            raise ValueError(f"results of the method {name} have no styles that can be edited")
+        return inpainter
+
+    def render(self, ws: np.ndarray) -> np.ndarray:
+        """Returns the renders `[n, h, w, c]` of latents `[n, num_ws, w_dim]`, as the restoration made its own."""
+        found = self.found
+        if self.inpainter is None:
+            return rendering.render(self.model, ws, noise=found.noise)
+        return feed_forward.restyled(self.model.generator, self.inpainter, ws, found.image, found.weight)
 
     def load_classifier(self, attribute: str) -> None:
         """Loads the classifier, unless it is there, and checks that it knows the attribute."""
@@ -191,6 +213,9 @@ class _Editor:
         """Returns the edits after a search that begins with them, fits the known pixels and holds the direction."""
         found, chosen = self.found, edits.ws[:, edits.changed]
         if not steps or not chosen.size:
+            return edits
+        if self.inpainter is not None:
+            print("refit      none: the network's skip path shows the known pixels", flush=True)
             return edits
         ws = chosen.reshape(-1, *chosen.shape[2:])
         one = inpaint.Problem.observe(found.image * (found.known > 0)[..., None], inpaint.operators.Mask(found.weight))
@@ -278,7 +303,7 @@ def _write(
     """Writes the folder of an edit; returns a row for every picture."""
     found, (k, s) = editor.found, edits.ws.shape[:2]
     ws = edits.ws.reshape(k * s, *edits.ws.shape[2:])
-    raw = rendering.render(editor.model, ws, noise=found.noise)
+    raw = editor.render(ws)
     edited = found.composites(raw)
     places = [(i, j) for i in numbers for j in range(1, s + 1)]
     rows = [{"picture": f"edited_{i}_{j}.png", "result": i, "edit": edits.names[j - 1]} for i, j in places]
@@ -286,7 +311,7 @@ def _write(
         row["known_psnr"] = float(fit)
     if _DIRECTION.value is not None and _DIRECTION.value.startswith(ATTRIBUTE):
         attribute = _DIRECTION.value.removeprefix(ATTRIBUTE)
-        before = found.composites(rendering.render(editor.model, found.ws, noise=found.noise))
+        before = found.composites(editor.render(found.ws))
         own = editor.probabilities(before, attribute)
         for row, probability in zip(rows, editor.probabilities(edited, attribute), strict=True):
             row |= {"probability_before": float(own[row["result"] - 1]), "probability": float(probability)}

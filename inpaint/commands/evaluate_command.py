@@ -139,9 +139,10 @@ def _settings(
     metric_hashes: dict[str, str],
 ) -> dict[str, Any]:
     """Returns all that decides a method's rows but the images, masks and seeds, which rows hold themselves."""
-    needs_images = _config.METHODS[method.config.method].needs_images
-    fitted = training_images is not None and needs_images
-    needs = frozenset() if needs_images else _config.build_method(method.config).needs
+    named = _config.METHODS[method.config.method]
+    fitted = training_images is not None and named.needs_images
+    later = named.needs_images or named.needs_network
+    needs = frozenset({method.config.method}) if later else _config.build_method(method.config).needs
     shared = {
         "generator": model.content_hash,
         "generator_config": dataclasses.asdict(model.generator.config),
@@ -256,8 +257,10 @@ def _evaluate(shard: tuple[int, int]) -> int:
     asked = _networks(grid)
     measuring = _metric_networks(model.resolution, asked.hashes)
     check_measured(records, {(m.label, mask.name) for m in grid.methods for mask in grid.masks}, measuring.hashes)
+    trained = {m.label: networks.load_inpainter(m.config, model) for m in grid.methods}
     settings = {
-        m.label: _settings(m, model, judge, training_images, asked.hashes, measuring.hashes) for m in grid.methods
+        m.label: _settings(m, model, judge, training_images, asked.hashes | trained[m.label][1], measuring.hashes)
+        for m in grid.methods
     }
     prints = {label: fingerprint(found) for label, found in settings.items()}
     if not _TABLE_ONLY.value:
@@ -267,6 +270,7 @@ def _evaluate(shard: tuple[int, int]) -> int:
             grid,
             networks=asked.found,
             metric_networks=measuring.found,
+            inpainters={label: found for label, (found, _) in trained.items()},
             training_images=training_images,
             batch=_BATCH.value,
         )

@@ -2,7 +2,7 @@
 """The flags that say what an objective asks for beside the measurement, the networks that answer, and the generator."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -10,8 +10,10 @@ from absl import flags
 from flax import nnx
 
 import stylegan_jax as sg
-from inpaint.config import METHODS, RestoreConfig, takes_features
+from inpaint.config import METHODS, RestoreConfig, learned_options, takes_features
+from inpaint.learned import inpainters
 from inpaint.objective import ROLES
+from inpaint.search.produced import Inpainter
 from stylegan_jax import checkpoint, classifiers
 from stylegan_jax.features import ArcFace, Lpips
 
@@ -78,6 +80,46 @@ def load(needs: Iterable[str], attributes: Iterable[str]) -> Networks:
     for name in attributes:
         classifiers.attribute_index(found["classifier"], name)
     return Networks(found, hashes)
+
+
+def load_inpainter(config: RestoreConfig, model: sg.Model) -> tuple[Inpainter | None, dict[str, str]]:
+    """Returns the trained network that a method is, or None for another, and its content hash by the method's name.
+
+    Raises:
+        ValueError: where it is missing, or of another generator.
+    """
+    if not METHODS[config.method].needs_network:
+        return None, {}
+    options = learned_options(config)
+    found, digest = inpainters.load(config.method, model, path=config.network or None)
+    if "distance" in options:
+        found = found.at_distance(_number(options, "distance"))
+    if "along" in options:
+        found.check_direction(direction(config)[0])
+    return found, {config.method: digest}
+
+
+def _number(options: Mapping[str, str], name: str) -> float:
+    try:
+        return float(options[name])
+    except ValueError:
+        raise ValueError(f"the option {name} must be a number, got {options[name]!r}") from None
+
+
+def direction(config: RestoreConfig) -> tuple[int, float] | None:
+    """Returns the direction that results are to be shown along, and how far at most, or None where none is asked for.
+
+    Raises:
+        ValueError: for options that are no numbers.
+    """
+    options = learned_options(config) if METHODS[config.method].needs_network else {}
+    if "along" not in options:
+        if "reach" in options:
+            raise ValueError("the option reach says how far along goes, which is not asked for")
+        return None
+    if not options["along"].isdecimal():
+        raise ValueError(f"the option along must be a direction's number, from 0, got {options['along']!r}")
+    return int(options["along"]), _number({"reach": "2"} | options, "reach")
 
 
 def load_generator(path: str | None, *, bfloat16_from: int | None = None) -> sg.Model:

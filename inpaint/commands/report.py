@@ -16,7 +16,7 @@ import stylegan_jax as sg
 from inpaint import config as _config
 from inpaint import output
 from inpaint.photograph import Prepared
-from inpaint.search.method import Fill, Method
+from inpaint.search.method import FeedForward, Fill, Method
 from inpaint.search.result import Progress, Result
 from inpaint.search.selection import Selection
 
@@ -157,16 +157,20 @@ def print_plan(plan: Plan) -> int:
 
 
 def introduction(
-    config: _config.RestoreConfig, method: Method | Fill, model: sg.Model, generator: str | None
+    config: _config.RestoreConfig, method: Method | FeedForward | Fill, model: sg.Model, generator: str | None
 ) -> list[str]:
     """Returns lines about device, generator (`generator` as it was named) and method."""
     device, search = jax.local_devices()[0], config.search
     lines = [f"device     {device.platform} ({device.device_kind}), jax {jax.__version__}"]
     lines.append(f"generator  {generator or 'demo'}, {model.resolution} px, {model.content_hash[:12]}")
     spaces = ", ".join(dict.fromkeys(phase.space.name for phase in method.phases)) if method.steps else ""
-    begin = f" of {method.halving.begins(search.starts)} that begin" if method.steps and method.halving else ""
-    searched = f", {search.starts} starts{begin} x {method.steps} steps in {spaces}, seed {search.seed}"
-    lines.append(f"method     {config.method}{searched if method.steps else ''}")
+    if isinstance(method, FeedForward):
+        behind = f", {method.steps} steps behind each" if method.steps else ""
+        lines.append(f"method     {config.method}, {search.starts} samples{behind}, seed {search.seed}")
+    else:
+        begin = f" of {method.halving.begins(search.starts)} that begin" if method.steps and method.halving else ""
+        searched = f", {search.starts} starts{begin} x {method.steps} steps in {spaces}, seed {search.seed}"
+        lines.append(f"method     {config.method}{searched if method.steps else ''}")
     if _config.is_substitute(config):
         lines.append(
             "note       features of the discriminator stand in for LPIPS (--perceptual): not the published objective"

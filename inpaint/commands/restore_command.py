@@ -36,9 +36,10 @@ import stylegan_jax as sg
 from inpaint import config as _config
 from inpaint import film, framing, inputs, output
 from inpaint.commands import hosts, networks, report, search_flags
+from inpaint.learned.difai import sheet
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.search import memory
-from inpaint.search.method import Fill
+from inpaint.search.method import FeedForward, Fill
 from inpaint.search.scoring import score_starts
 from stylegan_jax import checkpoint, image_io, rendering
 from stylegan_jax.training import data
@@ -208,7 +209,7 @@ class _Restorer:
     """All that is the same for every image of a call; equal shapes make every image run the same programs."""
 
     config: _config.RestoreConfig
-    method: inpaint.Method | Fill
+    method: inpaint.Method | FeedForward | Fill
     model: sg.Model
     networks: networks.Networks
     label: np.ndarray | None
@@ -386,6 +387,9 @@ class _Restorer:
             path = place / f"film.{_FILM_FORMAT.value}"
             film.write_film(path, recorder, selection.starts, show=show, last=restored)
 
+        extras = [write_film] if recorder else []
+        if (asked := networks.direction(self.config)) is not None:
+            extras.append(functools.partial(self._write_along, prepared, *asked))
         device = jax.devices()[0]
         output.write_restoration(
             folder,
@@ -398,10 +402,23 @@ class _Restorer:
             restored=restored,
             photos=photos,
             noise=noise,
-            film=write_film if recorder else None,
+            extras=extras,
             settings=settings | {"device": f"{device.platform} {device.device_kind}"},
         )
         return bool(photos)
+
+    def _write_along(self, prepared: Prepared, direction: int, reach: float, place: pathlib.Path) -> None:
+        """Writes a sheet of results along one direction of a learned inpainter."""
+        picture = sheet.along_sheet(
+            self.method.inpainter,
+            self.model.generator,
+            prepared.image,
+            prepared.known,
+            direction=direction,
+            reach=reach,
+            composite=functools.partial(self.composites, prepared=prepared),
+        )
+        image_io.write_image(place / "along.png", picture)
 
 
 def _restore_all(
@@ -463,13 +480,18 @@ def main(arguments: list[str]) -> int:
         return _restore(share)
 
 
+def _check_film(config: _config.RestoreConfig, method: inpaint.Method | FeedForward | Fill | None) -> None:
+    if _FILM.value and isinstance(method, inpaint.Method | FeedForward) and method.rendered_with is None:
+        raise ValueError(f"--film shows latents, and those of the method {config.method} do not give its images alone")
+
+
 def _restore(share: hosts.Share) -> int:
     config = _resolved()
-    fitted = _config.METHODS[config.method].needs_images if config.method in _config.METHODS else False
-    # Methods that are fitted need the generator's size; the others tell wrong settings before anything is loaded.
-    method = None if fitted and _FIT_DATA.value else _config.build_method(config)
-    if _FILM.value and isinstance(method, inpaint.Method) and method.rendered_with is None:
-        raise ValueError(f"--film shows latents, and those of the method {config.method} do not give its images alone")
+    named = _config.METHODS.get(config.method)
+    later = named is not None and (named.needs_network or (named.needs_images and _FIT_DATA.value))
+    # Those that are fitted or trained need the generator; the others tell wrong settings before anything is loaded.
+    method = None if later else _config.build_method(config)
+    _check_film(config, method)
     sources, notes = _sources()
     if share.count > 1 and not _many():
         raise ValueError("--distributed shares the images of a folder; --image names no folder")
@@ -479,10 +501,15 @@ def _restore(share: hosts.Share) -> int:
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
     model, fitted_on = _load_model(), None
-    if method is None:
+    inpainter, hashes = networks.load_inpainter(config, model)
+    if inpainter is not None:
+        method = _config.build_method(config, inpainter=inpainter)
+        _check_film(config, method)
+    elif method is None:
         images = _training_images(model)
         method, fitted_on = _config.build_method(config, images=images), hashlib.sha256(images.tobytes()).hexdigest()
     asked = networks.load(method.needs, method.attributes)
+    asked.hashes.update(hashes)
     restorer = _Restorer(config, method, model, asked, _label(model), fitted_on)
     log = report.Log(None if _DRY_RUN.value else _JSON_LOG.value, process=share.index)
     _introduce(restorer, len(sources), notes, share, log)

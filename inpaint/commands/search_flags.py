@@ -12,9 +12,13 @@ from inpaint import default_config
 from inpaint.commands import networks
 from stylegan_jax import command_line
 
-_STARTS = flags.DEFINE_integer("starts", None, "Latents optimised at once.")
+_STARTS = flags.DEFINE_integer("starts", None, "Latents optimised, or samples of a learned inpainter (--samples).")
+flags.DEFINE_alias("samples", "starts")
 _KEEP = flags.DEFINE_integer("keep", None, "Results kept.")
 _STEPS = flags.DEFINE_integer("steps", None, "Optimisation steps.")
+_REFINE = flags.DEFINE_integer(
+    "refine", None, "Steps of a search that goes on from each sample of a learned inpainter; 0: none.", lower_bound=0
+)
 _SEED = flags.DEFINE_integer("seed", None, "Of everything random.")
 _CONFIG = config_flags.DEFINE_config_file(
     "config", str(pathlib.Path(default_config.__file__)), "Config file with get_config() returning a RestoreConfig."
@@ -44,6 +48,10 @@ def resolve(
     for flag in (_STARTS, _KEEP, _STEPS, _SEED, *others):
         if flag.value is not None:
             setattr(config.search, flag.name, flag.value)
+    if _REFINE.value is not None:
+        if config.method in _config.METHODS and not _config.METHODS[config.method].needs_network:
+            raise ValueError(f"--refine goes on from a learned inpainter, and {config.method} is none; see --steps")
+        config.search.steps = _REFINE.value
     networks.constrain(config)
     if _KEEP.value is None:
         config.search.keep = min(config.search.keep, config.search.starts)

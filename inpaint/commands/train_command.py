@@ -6,7 +6,8 @@
         --config configs/classifier_teeth.py
 
 The type of the settings says which: an EncoderTrainConfig (the default) an encoder, a LinearEncoderTrainConfig one that
-is fitted in closed form, a ClassifierTrainConfig a classifier of one attribute, whose labels are an array of the npz.
+is fitted in closed form, a ClassifierTrainConfig a classifier of one attribute, whose labels are an array of the npz, a
+HierarchicalTrainConfig or a DifaiTrainConfig a learned inpainter.
 
 `restore` and `evaluate` use an encoder when they are told `--encoder runs/encoder/model`, or when it lies in the folder
 `encoder` of the generator's checkpoint. Settings come from `--config FILE` and `--config.NAME=VALUE`; a run stops and
@@ -17,12 +18,17 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
 import stylegan_jax as sg
 from inpaint.learned import attribute_classifier, default_config
 from inpaint.learned.attribute_classifier import ClassifierTrainConfig, ClassifierTrainer
+from inpaint.learned.difai.train import DifaiTrainConfig, DifaiTrainer
+from inpaint.learned.hierarchical.network import HierarchicalInpainter
+from inpaint.learned.hierarchical.trainer import HierarchicalTrainer
+from inpaint.learned.hierarchical.training import HierarchicalTrainConfig
 from inpaint.learned.linear_encoder import LinearEncoderTrainConfig, LinearEncoderTrainer
 from inpaint.learned.masked_encoder import EncoderTrainConfig, EncoderTrainer
 from stylegan_jax import checkpoint, command_line
@@ -62,10 +68,17 @@ def main(arguments: list[str]) -> int:
         return _train_classifier(_CONFIG.value)
     if isinstance(_CONFIG.value, LinearEncoderTrainConfig):
         return _fit_linear_encoder(_CONFIG.value)
+    if isinstance(_CONFIG.value, HierarchicalTrainConfig):
+        return _train_hierarchical(_CONFIG.value)
+    if isinstance(_CONFIG.value, DifaiTrainConfig):
+        return _train_difai(_CONFIG.value)
     return _train_encoder(command_line.typed_config(_CONFIG.value, EncoderTrainConfig, field="mask_pool"))
 
 
-def _run(run: EncoderTrainer | LinearEncoderTrainer | ClassifierTrainer, what: str, provenance: dict[str, Any]) -> int:
+Run = EncoderTrainer | LinearEncoderTrainer | ClassifierTrainer | HierarchicalTrainer | DifaiTrainer
+
+
+def _run(run: Run, what: str, provenance: dict[str, Any]) -> int:
     """Trains to the end, or until interrupted; returns the exit code."""
     device = jax.devices()[0]
     print(f"{what}, {device.platform} {device.device_kind}", flush=True)
@@ -85,18 +98,48 @@ def _train_encoder(config: EncoderTrainConfig) -> int:
     if _CHECK.value:
         raise ValueError("--check measures classifiers; an encoder is measured by `python -m inpaint evaluate`")
     model = sg.load(_GENERATOR.value)
-    images, source = None, {"source": "samples of the generator"}
-    if _DATA.value:
-        images = data.load_images(_DATA.value, resolution=model.resolution, split=_SPLIT.value)
-        images = data.with_channels(images, model.generator.config.image_channels)
-        source = data.provenance(_DATA.value, split=_SPLIT.value, licence=_LICENCE.value)
-    elif "generated" not in config_flags.get_override_values(flags.FLAGS["config"]):
+    images, source = _generator_images(model)
+    if images is None and "generated" not in config_flags.get_override_values(flags.FLAGS["config"]):
         config.generated = config.batch
     kinds = MaskedEncoder | LinearEncoder
     initial = checkpoint.load_network(_INITIAL.value, kinds) if _INITIAL.value else (None, None)
     run = EncoderTrainer(config, model, images, _OUTPUT.value, initial=initial[0])
     shown = "its own samples" if images is None else f"{len(images)} images"
     return _run(run, f"{shown} at {model.resolution} px", source | {"initial": initial[1]})
+
+
+def _generator_images(model: sg.Model) -> tuple[np.ndarray | None, dict[str, Any]]:
+    """Returns the images of --data as the generator makes them, or None without, and what a model says of them."""
+    if not _DATA.value:
+        return None, {"source": "samples of the generator"}
+    images = data.load_images(_DATA.value, resolution=model.resolution, split=_SPLIT.value)
+    images = data.with_channels(images, model.generator.config.image_channels)
+    return images, data.provenance(_DATA.value, split=_SPLIT.value, licence=_LICENCE.value)
+
+
+def _train_hierarchical(config: HierarchicalTrainConfig) -> int:
+    if _CHECK.value:
+        raise ValueError("--check measures classifiers; an inpainter is measured by `python -m inpaint evaluate`")
+    model = sg.load(_GENERATOR.value)
+    images, source = _generator_images(model)
+    if images is None and "generated" not in config_flags.get_override_values(flags.FLAGS["config"]):
+        config.generated = config.batch
+    initial = checkpoint.load_network(_INITIAL.value, HierarchicalInpainter) if _INITIAL.value else (None, None)
+    run = HierarchicalTrainer(config, model, images, _OUTPUT.value, initial=initial[0])
+    shown = "its own samples" if images is None else f"{len(images)} images and its own samples"
+    return _run(run, f"{shown} at {model.resolution} px", source | {"initial": initial[1]})
+
+
+def _train_difai(config: DifaiTrainConfig) -> int:
+    for flag in (_CHECK, _INITIAL):
+        if flag.value:
+            raise ValueError(f"--{flag.name} is of no use for DiFaI; an inpainter is measured by `inpaint evaluate`")
+    if not _DATA.value:
+        raise ValueError("DiFaI learns from images: name them by --data, a folder or an npz")
+    model = sg.load(_GENERATOR.value)
+    images, source = _generator_images(model)
+    run = DifaiTrainer(config, model, images, _OUTPUT.value)
+    return _run(run, f"{len(images)} images at {model.resolution} px", source)
 
 
 def _fit_linear_encoder(config: LinearEncoderTrainConfig) -> int:

@@ -180,7 +180,7 @@ def settings_of(method: NamedConfig, shared: dict[str, Any]) -> dict[str, Any]:
     # What does not concern the method is left out, so that rows from before there was such a setting stay finished.
     # (An unknown composite has no settings; it is refused where the method is built.)
     own = COMPOSITES[method.config.composite].settings if method.config.composite in COMPOSITES else ()
-    for name in {"reach", "band"} - set(own):
+    for name in {"reach", "band"} - set(own) | (set() if method.config.network else {"network"}):
         del config[name]
     left_out = ["seed", "chunk"]
     left_out += [] if takes_features(method.config) else ["features"]

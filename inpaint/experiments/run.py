@@ -19,6 +19,7 @@ from inpaint.output import file_name
 from inpaint.problem import Problem
 from inpaint.search.memory import default_chunk
 from inpaint.search.method import Fill
+from inpaint.search.produced import Inpainter
 from inpaint.search.scoring import score_starts
 from inpaint.search.selection import select
 from inpaint.search.solve import solve
@@ -44,6 +45,7 @@ class Runner:
         *,
         networks: Mapping[str, nnx.Module] | None = None,
         metric_networks: Mapping[str, nnx.Module] | None = None,
+        inpainters: Mapping[str, Inpainter | None] | None = None,
         training_images: np.ndarray | None = None,
         batch: int | None = None,
     ):
@@ -55,6 +57,7 @@ class Runner:
             grid: what will be run.
             networks: what objectives ask beside the model, by role; see `solve`.
             metric_networks: what else measures the results; see `measure`.
+            inpainters: trained networks, by the labels of the methods that are such.
             training_images: `[n, h, w, c]` in [-1, 1], for methods that are fitted on them.
             batch: images restored together; by default what fills a chunk, 8 at most.
 
@@ -63,7 +66,11 @@ class Runner:
         """
         self.model, self.judge, self.grid, self.networks = model, judge, grid, networks
         self.metric_networks = metric_networks
-        self.methods = {m.label: _config.build_method(m.config, images=training_images) for m in grid.methods}
+        trained = inpainters or {}
+        self.methods = {
+            m.label: _config.build_method(m.config, images=training_images, inpainter=trained.get(m.label))
+            for m in grid.methods
+        }
         self.chunk = default_chunk(model.generator)
         self.batch = {m.label: batch or self._batch(m) for m in grid.methods}
 

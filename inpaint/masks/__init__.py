@@ -9,7 +9,7 @@ generator from a text such as "strokes:0.2-0.3"; `KNOWN` says what there is.
 from inpaint.masks.drawings import quickdraw
 from inpaint.masks.files import from_files
 from inpaint.masks.freeform import BRUSH_BANDS, brushes
-from inpaint.masks.irregular import strokes
+from inpaint.masks.irregular import strokes, strokes_and_square
 from inpaint.masks.regions import centre, eyes, halves, mouth
 from inpaint.masks.scattered import noise, rectangles, squares
 from inpaint.masks.specs import KNOWN, Generator, parse
@@ -30,4 +30,5 @@ __all__ = [
     "rectangles",
     "squares",
     "strokes",
+    "strokes_and_square",
 ]

@@ -7,14 +7,16 @@ square, origin in the upper left corner.
 
 from collections.abc import Callable
 
+import jax
 import numpy as np
 from jax import Array
 
-from inpaint.masks import conditions, raster
+from inpaint.masks import conditions, raster, scattered
 
 _TRIES = 600
 _PATIENCE = 20
 _POINTS = 48
+_UNIONS = 200
 
 
 def strokes(key: Array, size: int, *, low: float = 0.0, high: float = 1.0) -> np.ndarray:
@@ -37,6 +39,33 @@ def strokes(key: Array, size: int, *, low: float = 0.0, high: float = 1.0) -> np
     Source: karfly/qd-imd, as used by DiFaI and Filipovski.
     """
     return conditions.to_known(hole_of_strokes(conditions.host_generator(key), size, random_stroke, low=low, high=high))
+
+
+def strokes_and_square(key: Array, size: int, *, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+    """Returns strokes and a square of 85/256 of the side as one hole, the share of the area in [low, high].
+
+    Args:
+        key: of JAX.
+        size: height and width in pixels.
+        low, high: band of the hole share; the square alone has about 0.11.
+
+    Returns:
+        known `[size, size]`.
+
+    Raises:
+        ValueError: for a band that is reversed or not met in 200 tries, or a size below 8.
+
+    Source: DiFaI, section 3.1: masks of QuickDraw "combined" with squares at random places, to train and to evaluate.
+    """
+    conditions.check_band(low, high)
+    for attempt in range(_UNIONS):
+        own = jax.random.fold_in(key, attempt)
+        # Strokes for what is missing, since many of them are thin.
+        drawn = strokes(own, size, low=max(0.0, low - 0.11), high=high)
+        known = np.minimum(drawn, scattered.squares(jax.random.fold_in(own, 1), size))
+        if low <= 1 - known.mean() <= high:
+            return known
+    raise ValueError(f"no hole of strokes and a square has a share in [{low:g}, {high:g}] of {size} px; widen the band")
 
 
 def hole_of_strokes(

@@ -29,6 +29,7 @@ KNOWN = types.MappingProxyType(
         "noise": "random pixels, noise:SHARE of all (0.8)",
         "square": "one square of 85/256 of the side at a random place",
         "strokes": "smooth random strokes like hand-drawn ones, strokes:LOW-HIGH shares of the area (0-1)",
+        "strokes_and_square": "both together, strokes_and_square:LOW-HIGH shares of the area (0-1)",
         "brush": "rectangles and brush strokes of CoModGAN, brush:LOW-HIGH or one of brush:"
         + ", ".join(freeform.BRUSH_BANDS),
         "quickdraw": "strokes of QuickDraw's simplified drawings, quickdraw:PATH or quickdraw:PATH@LOW-HIGH (0-1)",
@@ -152,6 +153,7 @@ _READERS: dict[str, Callable[[str], _Read]] = {
     "noise": functools.partial(_with_share, scattered.noise, "0.8"),
     "square": functools.partial(_fixed, scattered.squares),
     "strokes": functools.partial(_with_band, irregular.strokes, "0-1"),
+    "strokes_and_square": functools.partial(_with_band, irregular.strokes_and_square, "0-1"),
     "brush": _brush,
     "quickdraw": _quickdraw,
     "file": _file,

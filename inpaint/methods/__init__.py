@@ -3,11 +3,12 @@
 
 Each keeps its source's objective, schedule and space; what deviates, and why, is in its docstring. Those with
 `features` want LPIPS, whose weights do not come with the library; `"discriminator_features"` stands in for it, and is
-not the published objective.
+not the published objective. `learned` wraps a trained network, and so is none of `METHODS`.
 """
 
 from inpaint.methods.heads import attribute_walk, pivotal_tuning, sphinx
 from inpaint.methods.layers import intermediate_layers, multi_code, pulse, robust_unsupervised
+from inpaint.methods.learned import learned
 from inpaint.methods.projection import (
     Shake,
     brgm,
@@ -34,6 +35,7 @@ __all__ = [
     "in_domain",
     "intermediate_layers",
     "latent_search",
+    "learned",
     "multi_code",
     "pivotal_tuning",
     "projector",

@@ -234,17 +234,19 @@ def scale_count(height: int, width: int) -> int:
     return len(fitting)
 
 
-def ms_ssim(image: Array, truth: Array, *, scales: int | None = None) -> Array:
+def ms_ssim(image: Array, truth: Array, *, scales: int | None = None, floor: float = 0.0) -> Array:
     """Returns the multi-scale structural similarity `SSIM_S^v_S prod_{s<S} CS_s^v_s`, the mean over channels.
 
     CS is the contrast-structure factor of SSIM, averaged over windows; SSIM_S is the full one at the coarsest scale.
-    Between scales the images are averaged over 2 x 2 pixels (an odd last row or column is dropped). Means below 0 are
-    taken as 0, because their powers are no real numbers. The weights v of the scales in use are scaled to sum 1, so
-    values with different numbers of scales are not comparable (Wang, Simoncelli and Bovik 2003, eq. 7).
+    Between scales the images are averaged over 2 x 2 pixels (an odd last row or column is dropped). Means below `floor`
+    are taken as that, because powers of negative ones are no real numbers. The weights v of the scales in use are
+    scaled to sum 1, so values with different numbers of scales are not comparable (Wang, Simoncelli and Bovik 2003,
+    eq. 7).
 
     Args:
         image, truth: `[h, w, c]`, h and w at least 11.
         scales: how many, 1 to 5; None: as many as keep the coarsest at least 11 pixels (5 from 176 pixels, 3 at 64).
+        floor: at least 0; above 0 the value has a finite gradient everywhere, which a loss needs.
 
     Returns:
         Scalar in [0, 1]; 1 is perfect.
@@ -271,7 +273,7 @@ def ms_ssim(image: Array, truth: Array, *, scales: int | None = None) -> Array:
             c1, mean_a, mean_b = STABILITY[0] ** 2, means(a), means(b)
             values /= (2 * mean_a * mean_b + c1) / (jnp.square(mean_a) + jnp.square(mean_b) + c1)
             a, b = _halved(a), _halved(b)
-        result *= jnp.maximum(jnp.mean(values, axis=(0, 1)), 0) ** float(weights[scale])
+        result *= jnp.maximum(jnp.mean(values, axis=(0, 1)), floor) ** float(weights[scale])
     return jnp.mean(result)
 
 

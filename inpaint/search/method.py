@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A restoration method: phases over latent spaces, each with its terms and optimiser, and where they begin; or a fill,
-which restores without a search."""
+"""A restoration method: phases over latent spaces, each with its terms and optimiser, and where they begin; or networks
+trained to restore; or a fill, which restores without either."""
 
 import dataclasses
 import itertools
@@ -14,6 +14,7 @@ from inpaint.objective import ATTRIBUTE, Context, Term
 from inpaint.problem import Problem
 from inpaint.search.halving import SuccessiveHalving
 from inpaint.search.initialise import Encoded, Initialisation, screening
+from inpaint.search.produced import Inpainter
 from inpaint.search.stopping import Below, Stop
 from stylegan_jax import latents
 
@@ -142,6 +143,56 @@ class Method:
         needs |= {role for phase in self.phases for role in phase.space.needs}
         needs |= {role for term in screening(self.initialisation) for role in term.needs}
         return frozenset(needs | ({"guess"} if isinstance(self.initialisation, Encoded) else set()))
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedForward:
+    """A restoration by a trained network: every start is one sample of it, which a search may go on from.
+
+    Attributes:
+        name: of the method.
+        inpainter: the network; see `inpaint.search.produced.Inpainter`.
+        refine: a phase in W+ that begins with the latents (and, where there are such, the feature maps) of each sample;
+            of the sample and what the phase ends with, the one that meets the known pixels better is kept. None: no
+            search.
+    """
+
+    name: str
+    inpainter: Inpainter
+    refine: Phase | None = None
+
+    def __post_init__(self):
+        if self.refine is not None and self.refine.space != latents.WPLUS:
+            raise ValueError(f"a learned start lies in w+, so it is refined there, not in {self.refine.space.name}")
+
+    @property
+    def steps(self) -> int:
+        """Steps of the search behind the network."""
+        return 0 if self.refine is None else self.refine.steps
+
+    def evaluations(self, starts: int) -> tuple[int, int]:
+        """Returns how often the generator runs for one image, alone and with its gradient."""
+        return starts, starts * (self.steps + 1) if self.steps else 0
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """That search, or nothing."""
+        return () if self.refine is None else (self.refine,)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Roles of what that search looks for beside the generator, see `inpaint.objective.ROLES`."""
+        return frozenset(role for phase in self.phases for t in phase.terms for role in t.needs)
+
+    @property
+    def rendered_with(self) -> str | None:
+        """The noise with which the latents of a result give its image again; None where they do not."""
+        return self.inpainter.rendered_with
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the attributes that the search constrains."""
+        return () if self.refine is None else self.refine.attributes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,15 +17,14 @@ from inpaint import losses
 from inpaint.objective import ROLES, Context, PSpace
 from inpaint.problem import Problem
 from inpaint.search import chunks as _chunks
-from inpaint.search import loop, memory
+from inpaint.search import feed_forward, loop, memory
 from inpaint.search.chunks import Begun, Chunks, Told
 from inpaint.search.initialise import Given, Initialisation, screening
-from inpaint.search.method import Fill, Method, Phase
+from inpaint.search.method import FeedForward, Fill, Method, Phase
 from inpaint.search.result import Progress, Result, Watched
 from inpaint.search.saved import SavedSearch
 from stylegan_jax import encoders, latents
 
-_STEPS = 1  # folded into a start's key for whatever its steps draw
 _ATTEMPT = 2**24  # between the numbers of the candidates of a start's attempts
 
 
@@ -161,7 +160,7 @@ def _draw(
         c = c if c is None else c[0].astype(context.w_mean.dtype)
         c = c if label is None else label
         v = initialisation.draw(loop.host(v_key, context, c, phase), context._replace(guess=guess), phase.space)
-        return Begun(v, c, jax.random.key_data(jax.random.fold_in(own, _STEPS)))
+        return Begun(v, c, jax.random.key_data(jax.random.fold_in(own, feed_forward.STEPS)))
 
     return jax.vmap(one)(ids, candidates, guesses)
 
@@ -276,7 +275,7 @@ def _ids(image_ids: Sequence[int] | None, problem: Problem) -> np.ndarray:
 def solve(
     model: sg.Model | sg.Generator,
     problem: Problem,
-    method: Method | Fill,
+    method: Method | FeedForward | Fill,
     *,
     starts: int = 8,
     key: Array,
@@ -297,8 +296,10 @@ def solve(
     Args:
         model: a loaded model, or a generator (whose statistics of W are then estimated).
         problem: one problem, or a batch of them (`Problem.stack`).
-        method: see `inpaint.methods`; a fill ignores all options that follow and has one start.
-        starts: latents optimised for every image, to the end (with halving more of them begin).
+        method: see `inpaint.methods`; a fill ignores all options that follow and has one start, and a trained network
+            takes no `guess`.
+        starts: latents optimised for every image, to the end (with halving more of them begin), or samples of a trained
+            network.
         key: of everything random. A start's result depends on the key, its image's id and its own number only (with
             halving, which starts there are depends on all of their image).
         networks: what terms of the objective need beside the model, by role (`inpaint.objective.ROLES`), for example
@@ -328,8 +329,10 @@ def solve(
     if isinstance(method, Fill):
         generator = model.generator if isinstance(model, sg.Model) else model
         _check(generator, problem, 1, None)
-        return _result(problem, _fill(problem, method), single=single, chunk=1)
-    if method.masked and problem.operator.known is None:
+        return _result(problem, _fill(problem, method), single=single)
+    if isinstance(method, FeedForward):
+        feed_forward.check(model, problem, label)
+    elif method.masked and problem.operator.known is None:
         raise ValueError(
             f"the method {method.name} compares known pixels (its term {method.masked}), and this measurement shows "
             "none; take a method that compares measurements, such as latent_search"
@@ -337,20 +340,29 @@ def solve(
     context = make_context(model, networks=networks, needs=method.needs)
     label = None if label is None else jnp.asarray(label, context.w_mean.dtype)
     _check(context.generator, problem, starts, label)
-    if watch is not None and method.halving is not None:
-        raise ValueError("a search by halving cannot be watched: most of its starts do not reach the end")
     ids = _ids(image_ids, problem)
     devices = list(jax.local_devices() if devices is None else devices)
     if steps_per_call is None:
         steps_per_call = 1 if jax.default_backend() == "cpu" else 25
     _check_counts(devices=len(devices), steps_per_call=steps_per_call, watch_every=watch_every, chunk=chunk)
+    # One device that holds the arrays already needs no copy of them.
+    placed = None if devices == jax.local_devices()[:1] else devices
+    size = chunk or memory.default_chunk(context.generator, devices=len(devices))
+    told = Told(progress, watch, watch_every)
+    if isinstance(method, FeedForward):
+        if guess is not None:
+            raise ValueError(f"{method.name} begins with its network's samples, so guess has no meaning")
+        options = dict(size=chunk, default=size, steps_per_call=steps_per_call, told=told, saved=state)
+        found = feed_forward.run(context, problem, method, ids=ids, starts=starts, key=key, devices=placed, **options)
+        forwards, gradients = method.evaluations(starts)
+        return _result(problem, found, single=single, forwards=forwards, gradients=gradients)
+    if watch is not None and method.halving is not None:
+        raise ValueError("a search by halving cannot be watched: most of its starts do not reach the end")
     guess = _begun(model, problem, method, context, guess, single=single)
     asked = problem
     if "expected" in method.needs and problem.expected is None:
         problem = dataclasses.replace(problem, expected=ask_encoder(model, problem, encoders.expected))
-    # One device that holds the arrays already needs no copy of them.
-    frozen = loop.split_context(context, devices=None if devices == jax.local_devices()[:1] else devices)
-    size = chunk or memory.default_chunk(context.generator, devices=len(devices))
+    frozen = loop.split_context(context, devices=placed)
     begins = starts if method.halving is None else method.halving.begins(starts)
     chunks = Chunks(problem, guess, begins, size, devices=frozen.devices)
     begun, chosen = _begin(key, ids, chunks, frozen, method, label)
@@ -358,7 +370,6 @@ def solve(
         _chunks.fit_chunk(chunks, begun, frozen, method, steps=steps_per_call)
     if state is not None:
         chunks.resize(state.open(lambda: chunks.describe(begun, frozen, method, steps_per_call), chunks.size))
-    told = Told(progress, watch, watch_every)
     found = _chunks.search(
         chunks, begun, frozen, method, starts=starts, steps_per_call=steps_per_call, told=told, saved=state
     )
@@ -372,12 +383,11 @@ def solve(
     del found["first"]
     # Of a batch the means, rounded up.
     forwards, gradients = (int(np.ceil(found.pop(name).mean())) for name in ("forwards", "spent"))
-    return _result(asked, found, single=single, chunk=chunks.size, forwards=forwards, gradients=gradients)
+    return _result(asked, found | {"chunk": chunks.size}, single=single, forwards=forwards, gradients=gradients)
 
 
-def _result(
-    problem: Problem, found: dict[str, Any], *, single: bool, chunk: int, forwards: int = 0, gradients: int = 0
-) -> Result:
+def _result(problem: Problem, found: dict[str, Any], *, single: bool, forwards: int = 0, gradients: int = 0) -> Result:
+    chunk = found.pop("chunk", 1)
     if single:
         found = {name: jax.tree.map(lambda x: x[0], value) for name, value in found.items()}
         problem = jax.tree.map(lambda x: x[0], problem)

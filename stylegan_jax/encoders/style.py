@@ -114,13 +114,15 @@ class StyleEncoderConfig(TrunkConfig):
 
 class StyleHead(nnx.Module):
     """3x3 convolutions of stride 2 with leaky ReLU, until one pixel is left, and a dense layer: `[n, h, w, in]` to
-    `[n, out]`."""
+    `[n, out]`, by default as many as the convolutions have channels."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, convolutions: int, rngs: nnx.Rngs):
+    def __init__(
+        self, in_channels: int, out_channels: int, *, convolutions: int, out: int | None = None, rngs: nnx.Rngs
+    ):
         for i in range(convolutions):
             conv = Convolution(out_channels if i else in_channels, out_channels, 3, stride=2, padding=1, rngs=rngs)
             setattr(self, f"conv{i}", conv)
-        self.linear = layers.Dense(out_channels, out_channels, rngs=rngs)
+        self.linear = layers.Dense(out_channels, out or out_channels, rngs=rngs)
         self.convolutions = convolutions
 
     def __call__(self, x: Array) -> Array:

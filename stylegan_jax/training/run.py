@@ -40,7 +40,9 @@ def run(
         seen += batch
         if seen - saved < snapshot_images and seen < images:
             continue
-        means = {n: round(float(np.mean([np.asarray(s[n]) for s in pending])), 4) for n in pending[0]}
+        # Not every step has them all.
+        names = dict.fromkeys(n for s in pending for n in s)
+        means = {n: round(float(np.mean([np.asarray(s[n]) for s in pending if n in s])), 4) for n in names}
         speed = len(pending) * batch / (time.perf_counter() - began)
         line = {"images": seen, "images_per_second": round(speed, 1), **means}
         with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
