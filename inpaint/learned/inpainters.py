@@ -20,7 +20,8 @@ from stylegan_jax import checkpoint
 KINDS: dict[str, type[nnx.Module]] = {"difai": Difai, "hierarchical": HierarchicalInpainter}
 
 
-def _cast(network: nnx.Module, dtype: jnp.dtype) -> nnx.Module:
+def cast(network: nnx.Module, dtype: jnp.dtype) -> nnx.Module:
+    """Returns a network like `network` whose floating-point arrays, of whatever shape `[...]`, are of type `dtype`."""
     graph, state = nnx.split(network)
     floating = jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
     return nnx.merge(graph, floating)
@@ -45,7 +46,7 @@ def save(
         half: store the arrays in half precision.
         overwrite: replace what is there.
     """
-    network = _cast(network, jnp.float16) if half else network
+    network = cast(network, jnp.float16) if half else network
     checkpoint.save_network(path, network, provenance=dict(provenance) | {"generator": generator}, overwrite=overwrite)
 
 
@@ -74,7 +75,7 @@ def load(name: str, model: sg.Model, *, path: str | os.PathLike | None = None) -
             f"{path} is a {name} network of the generator {str(trained_for)[:12]}, not of "
             f"{str(model.content_hash)[:12]}; train one for it with `python -m inpaint train`"
         )
-    network = _cast(network, model.generator.dtype)
+    network = cast(network, model.generator.dtype)
     if getattr(network, "needs_guide", False):
         network = network.guided(_guide(path, model))
     return network, digest
@@ -88,4 +89,4 @@ def _guide(path: str | os.PathLike, model: sg.Model) -> nnx.Module:
         raise checkpoint.CheckpointError(
             f"{path} begins with the generator's encoder {str(wanted)[:12]}, and that of the model is {found}"
         )
-    return _cast(model.encoder, model.generator.dtype)
+    return cast(model.encoder, model.generator.dtype)

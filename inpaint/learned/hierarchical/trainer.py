@@ -94,25 +94,21 @@ class HierarchicalTrainer:
         g_graph, g_state = nnx.split(model.generator)
         self._graphs = Graphs(g_graph, graph, d_graph, f_graph)
         self._frozen = Frozen(g_state, buffers, d_buffers, f_state)
-        optimizer, discriminator_optimizer = training.optimizers(config)
-        copies = (jax.tree.map(jnp.copy, x) for x in (weights, judge))
-        self.state = State(
-            weights,
-            next(copies),
-            optimizer.init(weights),
-            judge := next(copies),
-            discriminator_optimizer.init(judge),
-            jnp.zeros((), jnp.int32),
-        )
+        self.state = self._new_state(weights, judge)
         if (self.folder / "state").exists():
             self._resume()
-        count = config.batch
-        self._masks = TrainingMasks(config.masks, size=model.resolution, batch=count, seed=config.seed)
+        self._masks = TrainingMasks(config.masks, size=model.resolution, batch=config.batch, seed=config.seed)
         self._place(jax.local_devices() if devices is None else devices)
-        warm = functools.partial(training.warm_step, graphs=self._graphs, config=self.config)
-        self._warm_step = jax.jit(warm, donate_argnums=1)
-        program = functools.partial(training.step, graphs=self._graphs, config=self.config)
+        shared = dict(graphs=self._graphs, config=self.config)
+        self._warm_step = jax.jit(functools.partial(training.warm_step, **shared), donate_argnums=1)
+        program = functools.partial(training.step, **shared)
         self._step = jax.jit(program, static_argnames=("plays", "penalises"), donate_argnames="state")
+
+    def _new_state(self, weights: Any, judge: Any) -> State:
+        # Steps consume their state, so nothing of it may be anybody else's.
+        weights, average, judge = (jax.tree.map(jnp.copy, x) for x in (weights, weights, judge))
+        own, others = training.optimizers(self.config)
+        return State(weights, average, own.init(weights), judge, others.init(judge), jnp.zeros((), jnp.int32))
 
     def _check(self, model: sg.Model) -> None:
         config, generator = self.config, model.generator.config
@@ -155,7 +151,8 @@ class HierarchicalTrainer:
         if initial is not None and initial.config != config:
             raise ValueError(f"the initial network is {initial.config}, the settings ask for {config}")
         network = HierarchicalInpainter(config, rngs=nnx.Rngs(self.config.seed))
-        network = network if initial is None else nnx.clone(initial)
+        # It may be stored in half precision.
+        network = network if initial is None else inpainters.cast(initial, self.model.generator.dtype)
         statistics = self.model.w_statistics
         network.mean[...] = statistics.mean
         network.scale[...] = jnp.sqrt(jnp.diag(statistics.covariance))
