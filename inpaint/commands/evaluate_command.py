@@ -7,6 +7,11 @@
 Rows go to `rows*.jsonl` as soon as they are finished; the same command goes on where it stopped. Several processes may
 share a folder with `--shard 0/4`, `--shard 1/4` and so on. `table.md` and `sheets/` are made from all rows at the end.
 
+`--study NAME` asks a question that is known by name: flags that are not given are filled in, `--method` says what is
+studied, and a report is written at the end. Without `--data`, `--samples N` draws images from the generator itself.
+
+    python -m inpaint evaluate --study robustness --image photos/ --generator checkpoints/ffhq --output out/robustness
+
 A method is one of those of `restore`, or a config file of it (`FILE.py` or `FILE.py:VARIANT`). `LABEL=METHOD` names
 it in the tables; `METHOD+search.mahalanobis=0.1+search.space=w` changes settings.
 
@@ -28,14 +33,25 @@ from absl import flags
 import stylegan_jax as sg
 from inpaint import config as _config
 from inpaint import masks, operators
-from inpaint.commands import hosts, networks
-from inpaint.experiments import sheet, table
+from inpaint.commands import hosts, networks, study_runs
+from inpaint.experiments import pictures, sheet, table
 from inpaint.experiments.estimate import seconds_per_image
-from inpaint.experiments.grid import Degradation, Grid, NamedConfig, Task, load_portraits, settings_of
+from inpaint.experiments.grid import (
+    Degradation,
+    Grid,
+    NamedConfig,
+    Portraits,
+    Task,
+    draw_portraits,
+    load_portraits,
+    settings_of,
+)
 from inpaint.experiments.measure import MEASURED_BY, check_measured
 from inpaint.experiments.parse import parse_method
 from inpaint.experiments.records import Identity, Records, fingerprint
+from inpaint.experiments.report import build
 from inpaint.experiments.run import Runner
+from inpaint.experiments.studies import STUDIES, Study
 from inpaint.metrics.judge import LoadedJudge
 from inpaint.metrics.perceptual import check_size
 from stylegan_jax import checkpoint, image_io
@@ -43,6 +59,17 @@ from stylegan_jax.features import ArcFace, Lpips
 from stylegan_jax.training import data
 
 _DATA = flags.DEFINE_string("data", None, "Images: a folder, or an npz with uint8 images [n, h, w, c].")
+flags.DEFINE_alias("image", "data")
+_SAMPLES = flags.DEFINE_integer(
+    "samples", None, "Instead of --data, so many images drawn from the generator, which it can show.", lower_bound=1
+)
+_STUDY = flags.DEFINE_enum(
+    "study", None, list(STUDIES), " ".join(f"{name}: {study.question}" for name, study in STUDIES.items())
+)
+_METHOD = flags.DEFINE_string("method", "latent_search", "What a study studies; its --methods are variations of it.")
+_JUDGED_BY = flags.DEFINE_string(
+    "judged_by", None, "Checkpoint of a second classifier, which judges the study of semantics."
+)
 _SPLIT = flags.DEFINE_string("split", None, "Take only the images of an npz whose 'split' is this, e.g. report.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Take so many images, evenly spaced over the split.", lower_bound=1)
 _FIT_DATA = flags.DEFINE_string("fit_data", None, "Images for methods that are fitted; by default --data, if an npz.")
@@ -89,6 +116,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be run, and how
 _TABLE_ONLY = flags.DEFINE_bool("table_only", False, "Make table and sheets from the rows that are there.")
 _PICTURES = flags.DEFINE_bool("save_images", True, "Write every composite as PNG, and sheets of them.")
 _OUTPUT = flags.DEFINE_string("output", "out/evaluate", "Folder for rows, table and pictures.")
+DEMO_ATTRIBUTE = "teeth_visible"  # what the demo classifier knows
 _CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled programs (trusted input); off by default.")
 _QUIET = flags.DEFINE_bool("quiet", False, "Print the result only.")
 
@@ -122,6 +150,8 @@ def _training_images(grid: Grid, size: int, channels: int) -> np.ndarray | None:
     if not any(_config.METHODS[m.config.method].needs_images for m in grid.methods):
         return None
     path, own = _FIT_DATA.value or _DATA.value, _FIT_DATA.value is None
+    if path is None:
+        raise ValueError("name the images that methods are fitted on by --fit_data; --samples are for scores only")
     if own and pathlib.Path(path).is_dir():
         raise ValueError("name the images that methods are fitted on by --fit_data; --data is for scores only")
     split = _FIT_SPLIT.value or ("train" if own or data.has_splits(path) else None)
@@ -149,7 +179,7 @@ def _settings(
         "networks": {role: text for role, text in sorted(hashes.items()) if role in needs},
         "judge": judge.content_hash,
         "fitted_on": hashlib.sha256(training_images.tobytes()).hexdigest() if fitted else None,
-        "data": {"name": pathlib.Path(_DATA.value).name, "split": _SPLIT.value},
+        "data": {"name": _data_name(), "split": _SPLIT.value},
         "mask_seed": _MASK_SEED.value,
     }
     # Left out where there are none, so that rows from before there were any count as finished.
@@ -198,9 +228,18 @@ def _grid(model: sg.Model) -> Grid:
     if not methods or not generators:
         raise ValueError("--methods and --masks must name one each at least")
     _check_tasks(methods, model)
-    portraits = load_portraits(_DATA.value, resolution=model.resolution, split=_SPLIT.value, limit=_LIMIT.value)
-    portraits = portraits._replace(images=data.with_channels(portraits.images, model.generator.config.image_channels))
-    return Grid(methods, generators, portraits, _seeds(_SEEDS.value), _MASK_SEED.value)
+    return Grid(methods, generators, _portraits(model), _seeds(_SEEDS.value), _MASK_SEED.value)
+
+
+def _data_name() -> str:
+    return pathlib.Path(_DATA.value).name if _DATA.value else "samples of the generator"
+
+
+def _portraits(model: sg.Model) -> Portraits:
+    if _SAMPLES.value is not None:
+        return draw_portraits(jax.random.key(_MASK_SEED.value), model.generator, _SAMPLES.value)
+    found = load_portraits(_DATA.value, resolution=model.resolution, split=_SPLIT.value, limit=_LIMIT.value)
+    return found._replace(images=data.with_channels(found.images, model.generator.config.image_channels))
 
 
 def _networks(grid: Grid) -> networks.Networks:
@@ -233,10 +272,46 @@ def main(arguments: list[str]) -> int:
     """Runs the command; returns the exit code."""
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; all settings are flags")
-    if not _DATA.value:
+    if not _DATA.value and _SAMPLES.value is None:
         raise ValueError("--data is needed: a folder of images, or an npz")
+    if _DATA.value and _SAMPLES.value is not None:
+        raise ValueError("--data and --samples exclude each other: both say what is restored")
+    if _STUDY.value is not None:
+        _fill_in(STUDIES[_STUDY.value])
     with hosts.joined() as share:
         return _evaluate(_shard(_SHARD.value, share))
+
+
+def _fill_in(study: Study) -> None:
+    """Gives the flags that are not given what the study says."""
+    texts = study.texts(_METHOD.value)
+    against = None if study.against is None else study.against.replace("{method}", _METHOD.value)
+    if _METHODS.value is not None:
+        against = None
+    filled = {"methods": list(texts), "masks": list(study.masks), "degradations": list(study.degradations)}
+    filled["against"] = against
+    if study.kind == "semantics":
+        filled["attribute"] = [f"{DEMO_ATTRIBUTE}=1"]
+    for name, value in filled.items():
+        if flags.FLAGS[name].using_default_value and value:
+            setattr(flags.FLAGS, name, value)
+
+
+def _note(folder: pathlib.Path, grid: Grid) -> None:
+    named = {parse_method(text).label: text for text in _METHODS.value or ()}
+    pictures.note_command(
+        folder,
+        {
+            "arguments": sys.argv[2:],
+            "study": _STUDY.value,
+            "whole": _STUDY.value is not None and STUDIES[_STUDY.value].kind not in ("grid", "papers"),
+            "methods": named or {method.label: method.label for method in grid.methods},
+            "degradations": list(_DEGRADATIONS.value),
+            "against": _AGAINST.value,
+            "starts": _STARTS.value,
+            "steps": _STEPS.value,
+        },
+    )
 
 
 def _evaluate(shard: tuple[int, int]) -> int:
@@ -259,6 +334,24 @@ def _evaluate(shard: tuple[int, int]) -> int:
         m.label: _settings(m, model, judge, training_images, asked.hashes, measuring.hashes) for m in grid.methods
     }
     prints = {label: fingerprint(found) for label, found in settings.items()}
+    study = STUDIES.get(_STUDY.value)
+    if study is not None and study.kind in study_runs.RUNS:
+        return _run_study(
+            study,
+            folder,
+            records,
+            grid,
+            study_runs.Asked(
+                model,
+                judge,
+                grid,
+                asked.found,
+                records,
+                settings,
+                folder if _PICTURES.value else None,
+                _JUDGED_BY.value,
+            ),
+        )
     if not _TABLE_ONLY.value:
         runner = Runner(
             model,
@@ -274,12 +367,36 @@ def _evaluate(shard: tuple[int, int]) -> int:
             _print_plan(grid, units, runner, records, shard)
             return 0
         records.start()
+        _note(folder, grid)
         _run(units, runner, records, settings, folder)
     if shard[0] >= len(grid.portraits.names):
         print("no image falls to this process; the others write the table")
         return 0
     # Other processes may have finished rows meanwhile.
     _write_reports(folder, grid, Records(folder, name=name), prints)
+    return 0 if study is None else _write_page(folder)
+
+
+def _run_study(study: Study, folder: pathlib.Path, records: Records, grid: Grid, asked: study_runs.Asked) -> int:
+    """Runs a study that is no grid; returns the exit code."""
+    if _SHARD.value is not None:
+        raise ValueError(f"--shard deals out the images of a grid, and the study {study.name} is none")
+    if _DRY_RUN.value:
+        print(f"{study.name}: {len(grid.methods)} methods, {len(grid.portraits.names)} images, {grid.masks[0].name}")
+        return 0
+    if not _TABLE_ONLY.value:
+        records.start()
+        _note(folder, grid)
+        study_runs.RUNS[study.kind](asked)
+    return _write_page(folder)
+
+
+def _write_page(folder: pathlib.Path) -> int:
+    report = build.gather(folder)
+    written = build.write(report, folder)
+    if not _QUIET.value:
+        print("\n".join(report.answer))
+    print(f"report in {written[0]}")
     return 0
 
 
