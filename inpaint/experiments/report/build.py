@@ -20,8 +20,8 @@ PANELS = ("feature_distance", "composite_hole_psnr", "laplacian_ratio", "known_p
 NOTES = (
     "Means and medians are over images, averaged over seeds before; intervals are percentiles of 10,000 bootstrap "
     "resamples of the images, and hold for images like these, not for others.",
-    "Tests are Wilcoxon's signed-rank test on the images' differences, two-sided, corrected after Holm over the methods. "
-    "No difference found does not mean that there is none: mind the interval.",
+    "Tests are Wilcoxon's signed-rank test on the images' differences, two-sided, corrected after Holm over the "
+    "methods. No difference found does not mean that there is none: mind the interval.",
     "Best, median and worst are chosen by the feature distance of the judging network, which no search sees; the most "
     "diverse by the distance between the results that were kept. Nothing is picked by hand unless it is called named.",
     "Feature distance, hole SSIM, detail, noise and seam are of the composite; render means the generator's own image. "

@@ -114,10 +114,9 @@ def _card(card: Card, pictures: dict[pathlib.Path, str]) -> str:
 
 def _plot(plot: Plot) -> str:
     # The SVG is matplotlib's, which escapes the labels.
-    note = f"{_escaped(plot.title)}. {_escaped(plot.note)}"
-    return (
-        f'<figure role="group" aria-label="{_escaped(plot.title)}">{plot.svg}<figcaption>{note}</figcaption></figure>'
-    )
+    title, note = _escaped(plot.title), _escaped(plot.note)
+    caption = f"<figcaption>{title}. {note}</figcaption>"
+    return f'<figure role="group" aria-label="{title}"><div class="scroll">{plot.svg}</div>{caption}</figure>'
 
 
 def _section(number: int, section: Section, pictures: dict[pathlib.Path, str]) -> str:
