@@ -33,8 +33,8 @@ from absl import flags
 import stylegan_jax as sg
 from inpaint import config as _config
 from inpaint import masks, operators
-from inpaint.commands import hosts, networks, study_runs
-from inpaint.experiments import pictures, sheet, table
+from inpaint.commands import hosts, networks, study_flags, study_runs
+from inpaint.experiments import sheet, table
 from inpaint.experiments.estimate import seconds_per_image
 from inpaint.experiments.grid import (
     Degradation,
@@ -49,9 +49,7 @@ from inpaint.experiments.grid import (
 from inpaint.experiments.measure import MEASURED_BY, check_measured
 from inpaint.experiments.parse import parse_method
 from inpaint.experiments.records import Identity, Records, fingerprint
-from inpaint.experiments.report import build
 from inpaint.experiments.run import Runner
-from inpaint.experiments.studies import STUDIES, Study
 from inpaint.metrics.judge import LoadedJudge
 from inpaint.metrics.perceptual import check_size
 from stylegan_jax import checkpoint, image_io
@@ -62,13 +60,6 @@ _DATA = flags.DEFINE_string("data", None, "Images: a folder, or an npz with uint
 flags.DEFINE_alias("image", "data")
 _SAMPLES = flags.DEFINE_integer(
     "samples", None, "Instead of --data, so many images drawn from the generator, which it can show.", lower_bound=1
-)
-_STUDY = flags.DEFINE_enum(
-    "study", None, list(STUDIES), " ".join(f"{name}: {study.question}" for name, study in STUDIES.items())
-)
-_METHOD = flags.DEFINE_string("method", "latent_search", "What a study studies; its --methods are variations of it.")
-_JUDGED_BY = flags.DEFINE_string(
-    "judged_by", None, "Checkpoint of a second classifier, which judges the study of semantics."
 )
 _SPLIT = flags.DEFINE_string("split", None, "Take only the images of an npz whose 'split' is this, e.g. report.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Take so many images, evenly spaced over the split.", lower_bound=1)
@@ -116,7 +107,6 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be run, and how
 _TABLE_ONLY = flags.DEFINE_bool("table_only", False, "Make table and sheets from the rows that are there.")
 _PICTURES = flags.DEFINE_bool("save_images", True, "Write every composite as PNG, and sheets of them.")
 _OUTPUT = flags.DEFINE_string("output", "out/evaluate", "Folder for rows, table and pictures.")
-DEMO_ATTRIBUTE = "teeth_visible"  # what the demo classifier knows
 _CACHE = flags.DEFINE_string("compilation_cache", None, "Folder for compiled programs (trusted input); off by default.")
 _QUIET = flags.DEFINE_bool("quiet", False, "Print the result only.")
 
@@ -276,42 +266,9 @@ def main(arguments: list[str]) -> int:
         raise ValueError("--data is needed: a folder of images, or an npz")
     if _DATA.value and _SAMPLES.value is not None:
         raise ValueError("--data and --samples exclude each other: both say what is restored")
-    if _STUDY.value is not None:
-        _fill_in(STUDIES[_STUDY.value])
+    study_flags.fill_in()
     with hosts.joined() as share:
         return _evaluate(_shard(_SHARD.value, share))
-
-
-def _fill_in(study: Study) -> None:
-    """Gives the flags that are not given what the study says."""
-    texts = study.texts(_METHOD.value)
-    against = None if study.against is None else study.against.replace("{method}", _METHOD.value)
-    if _METHODS.value is not None:
-        against = None
-    filled = {"methods": list(texts), "masks": list(study.masks), "degradations": list(study.degradations)}
-    filled["against"] = against
-    if study.kind == "semantics":
-        filled["attribute"] = [f"{DEMO_ATTRIBUTE}=1"]
-    for name, value in filled.items():
-        if flags.FLAGS[name].using_default_value and value:
-            setattr(flags.FLAGS, name, value)
-
-
-def _note(folder: pathlib.Path, grid: Grid) -> None:
-    named = {parse_method(text).label: text for text in _METHODS.value or ()}
-    pictures.note_command(
-        folder,
-        {
-            "arguments": sys.argv[2:],
-            "study": _STUDY.value,
-            "whole": _STUDY.value is not None and STUDIES[_STUDY.value].kind not in ("grid", "papers"),
-            "methods": named or {method.label: method.label for method in grid.methods},
-            "degradations": list(_DEGRADATIONS.value),
-            "against": _AGAINST.value,
-            "starts": _STARTS.value,
-            "steps": _STEPS.value,
-        },
-    )
 
 
 def _evaluate(shard: tuple[int, int]) -> int:
@@ -334,24 +291,12 @@ def _evaluate(shard: tuple[int, int]) -> int:
         m.label: _settings(m, model, judge, training_images, asked.hashes, measuring.hashes) for m in grid.methods
     }
     prints = {label: fingerprint(found) for label, found in settings.items()}
-    study = STUDIES.get(_STUDY.value)
-    if study is not None and study.kind in study_runs.RUNS:
-        return _run_study(
-            study,
-            folder,
-            records,
-            grid,
-            study_runs.Asked(
-                model,
-                judge,
-                grid,
-                asked.found,
-                records,
-                settings,
-                folder if _PICTURES.value else None,
-                _JUDGED_BY.value,
-            ),
-        )
+    asked_of = study_runs.Asked(model, judge, grid, asked.found, records, settings, folder if _PICTURES.value else None)
+    if study_flags.has_own_run():
+        if _SHARD.value is not None:
+            raise ValueError("--shard deals out the images of a grid, and this study is none")
+        study_flags.run(asked_of, dry=_DRY_RUN.value, only_report=_TABLE_ONLY.value)
+        return 0
     if not _TABLE_ONLY.value:
         runner = Runner(
             model,
@@ -367,36 +312,14 @@ def _evaluate(shard: tuple[int, int]) -> int:
             _print_plan(grid, units, runner, records, shard)
             return 0
         records.start()
-        _note(folder, grid)
+        study_flags.note(folder, grid)
         _run(units, runner, records, settings, folder)
     if shard[0] >= len(grid.portraits.names):
         print("no image falls to this process; the others write the table")
         return 0
     # Other processes may have finished rows meanwhile.
     _write_reports(folder, grid, Records(folder, name=name), prints)
-    return 0 if study is None else _write_page(folder)
-
-
-def _run_study(study: Study, folder: pathlib.Path, records: Records, grid: Grid, asked: study_runs.Asked) -> int:
-    """Runs a study that is no grid; returns the exit code."""
-    if _SHARD.value is not None:
-        raise ValueError(f"--shard deals out the images of a grid, and the study {study.name} is none")
-    if _DRY_RUN.value:
-        print(f"{study.name}: {len(grid.methods)} methods, {len(grid.portraits.names)} images, {grid.masks[0].name}")
-        return 0
-    if not _TABLE_ONLY.value:
-        records.start()
-        _note(folder, grid)
-        study_runs.RUNS[study.kind](asked)
-    return _write_page(folder)
-
-
-def _write_page(folder: pathlib.Path) -> int:
-    report = build.gather(folder)
-    written = build.write(report, folder)
-    if not _QUIET.value:
-        print("\n".join(report.answer))
-    print(f"report in {written[0]}")
+    study_flags.write_page(folder)
     return 0
 
 

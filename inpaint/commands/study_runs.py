@@ -28,7 +28,6 @@ class Asked(NamedTuple):
         records: of the folder, which take the rows.
         settings: all that decides a method's rows, by label.
         pictures: folder for pictures, or None.
-        judged_by: checkpoint of a second classifier, or None.
     """
 
     model: sg.Model
@@ -38,7 +37,6 @@ class Asked(NamedTuple):
     records: Records
     settings: dict[str, dict[str, Any]]
     pictures: pathlib.Path | None
-    judged_by: str | None
 
 
 def _told(text: str) -> None:
@@ -82,7 +80,7 @@ def _done(asked: Asked, names: list[tuple[str, str, int]], settings: dict[str, A
     return True
 
 
-def run_robustness(asked: Asked) -> None:
+def run_robustness(asked: Asked, *, judged_by: str | None = None) -> None:
     """Runs `inpaint.experiments.robustness` for every method and seed."""
     mask = _mask(asked)
     own = robustness.Study(
@@ -110,7 +108,7 @@ def _shown_steps(length: int) -> list[int]:
     return sorted({0, *(step for step in (10, 25, 50, 100) if step < length), length})
 
 
-def run_initialisation(asked: Asked) -> None:
+def run_initialisation(asked: Asked, *, judged_by: str | None = None) -> None:
     """Runs `inpaint.experiments.initialisation` for every method."""
     mask = _mask(asked)
     names = ["mean", "random", "prescreen"] + (["encoder"] if asked.model.encoder is not None else [])
@@ -155,12 +153,12 @@ def run_initialisation(asked: Asked) -> None:
         asked.records.append(rows, settings)
 
 
-def run_semantics(asked: Asked) -> None:
+def run_semantics(asked: Asked, *, judged_by: str | None = None) -> None:
     """Runs `inpaint.experiments.constraint` for every method: without a constraint, with it, and with its opposite."""
     mask, seed = _mask(asked), asked.grid.seeds[0]
-    if asked.judged_by is None:
+    if judged_by is None:
         raise ValueError("--judged_by is needed: the checkpoint of a second classifier, which the search never asks")
-    judging, judging_hash = checkpoint.load_network(asked.judged_by, classifiers.StoredClassifier)
+    judging, judging_hash = checkpoint.load_network(judged_by, classifiers.StoredClassifier)
     for method in asked.grid.methods:
         search = method.config.search
         search.seed, search.keep = seed, 1

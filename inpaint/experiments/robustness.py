@@ -35,6 +35,7 @@ from inpaint.experiments.records import Identity, Records, Row, fingerprint
 from inpaint.masks import Generator
 from inpaint.metrics.judge import LoadedJudge
 from inpaint.operators import Mask
+from inpaint.search.memory import default_chunk
 from stylegan_jax import checkpoint, image_io
 
 ROUNDING = 1e-6
@@ -135,6 +136,7 @@ class Study:
         self.model, self.judge, self.portraits, self.networks = model, judge, portraits, networks
         self.images = image_io.from_uint8(portraits.images)
         self.known = np.stack([draw_mask(mask, int(i), model.resolution, seed=mask_seed) for i in portraits.ids])
+        self.chunk = default_chunk(model.generator)
         statistics = model.w_statistics
         if statistics is None:
             statistics = sg.estimate_w_statistics(jax.random.key(0), model.generator)
@@ -152,7 +154,8 @@ class Study:
             key=jax.random.key(seed + how.seed),
             networks=self.networks,
             image_ids=ids.tolist(),
-            chunk=config.search.chunk or None,
+            # Told beforehand, so that nothing is measured anew for every disturbance.
+            chunk=config.search.chunk or min(self.chunk, len(index) * config.search.starts),
         )
         selection = inpaint.select(result, keep=1, by=config.search.select)
         raw = selection.images[:, 0]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from inpaint.experiments import pictures
+from inpaint.experiments import papers, pictures
 from inpaint.experiments.records import Records, Row
 from inpaint.experiments.report import page, plots, statistics, summary, tables
 from inpaint.experiments.report.page import Report, Section
@@ -134,6 +134,9 @@ def gather(folder: pathlib.Path, *, against: str | None = None, named: Sequence[
         raise ValueError(f"no rows of image {missing[0]!r}")
     against, study = _against(against, calls, rows), _study(calls)
     sections, notes = _sections(folder, rows, against, study, calls, named), list(NOTES)
+    if study is not None and study.kind == "papers":
+        printed = papers.filled(rows, papers.read_distances(folder))
+        sections = [Section("Tables of the papers", printed, [], []), *sections]
     if not has_matplotlib():
         notes.insert(0, 'There are no figures: matplotlib is not installed (pip install ".[plot]").')
     if not any(section.cards for section in sections):
