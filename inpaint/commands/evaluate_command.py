@@ -279,7 +279,9 @@ def _evaluate(shard: tuple[int, int]) -> int:
     if _ENCODER.value is not None:
         model = checkpoint.with_encoder(model, _ENCODER.value)
     grid = _grid(model)
-    if _AGAINST.value is not None and _AGAINST.value not in [method.label for method in grid.methods]:
+    # What a study of its own compares with is no method but what it does to one.
+    checked = None if study_flags.has_own_run() else _AGAINST.value
+    if checked is not None and checked not in [method.label for method in grid.methods]:
         raise ValueError(f"--against {_AGAINST.value!r} is none of the methods")
     name = "rows.jsonl" if shard[1] == 1 else f"rows-{shard[0]}-of-{shard[1]}.jsonl"
     records = Records(folder, name=name)
@@ -367,7 +369,7 @@ def _write_reports(folder: pathlib.Path, grid: Grid, records: Records, prints: d
     if not rows:
         raise ValueError(f"{folder} holds no rows of this grid yet")
     against = _AGAINST.value if any(row["method"] == _AGAINST.value for row in rows) else None
-    title = f"Evaluation on {pathlib.Path(_DATA.value).name}" + (f", {_SPLIT.value}" if _SPLIT.value else "")
+    title = f"Evaluation on {_data_name()}" + (f", {_SPLIT.value}" if _SPLIT.value else "")
     text = table.report(rows, against=against, title=title)
     image_io.write_text(folder / "table.md", text)
     if _PICTURES.value:
