@@ -91,6 +91,8 @@ def run(asked: study_runs.Asked, *, dry: bool, only_report: bool) -> None:
         only_report: write the report of the rows that are there.
     """
     study, folder = _study(), asked.records.folder
+    if not only_report:
+        study_runs.check(study.kind, asked, judged_by=_JUDGED_BY.value)
     if dry:
         images, names = len(asked.grid.portraits.names), ", ".join(m.label for m in asked.grid.methods)
         print(f"{study.name}: {images} images by {names}")

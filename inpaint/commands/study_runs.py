@@ -43,6 +43,13 @@ def _told(text: str) -> None:
     print(text, flush=True)
 
 
+def check(kind: str, asked: Asked, *, judged_by: str | None) -> None:
+    """Raises ValueError where a study of this kind lacks something, before anything is written."""
+    _mask(asked)
+    if kind == "semantics" and judged_by is None:
+        raise ValueError("--judged_by is needed: the checkpoint of a second classifier, which the search never asks")
+
+
 def _mask(asked: Asked):
     if len(asked.grid.masks) != 1:
         raise ValueError(f"this study takes one mask, got {len(asked.grid.masks)}")
@@ -156,8 +163,6 @@ def run_initialisation(asked: Asked, *, judged_by: str | None = None) -> None:
 def run_semantics(asked: Asked, *, judged_by: str | None = None) -> None:
     """Runs `inpaint.experiments.constraint` for every method: without a constraint, with it, and with its opposite."""
     mask, seed = _mask(asked), asked.grid.seeds[0]
-    if judged_by is None:
-        raise ValueError("--judged_by is needed: the checkpoint of a second classifier, which the search never asks")
     judging, judging_hash = checkpoint.load_network(judged_by, classifiers.StoredClassifier)
     for method in asked.grid.methods:
         search = method.config.search

@@ -141,10 +141,17 @@ def gather(folder: pathlib.Path, *, against: str | None = None, named: Sequence[
         notes.insert(0, 'There are no figures: matplotlib is not installed (pip install ".[plot]").')
     if not any(section.cards for section in sections):
         notes.insert(0, "There are no pictures: the evaluation wrote none (--nosave_images), or they are gone.")
+    overview = summary.overview(rows)
+    if study is not None and study.along_masks:
+        known = {f.name: f for f in statistics.measured(rows)}
+        pivots = [tables.pivot_table(rows, known[name]) for name in study.along_masks if name in known]
+        if pivots:
+            overview = pivots[0]
+            sections = [Section("At a glance", pivots[1:], [], []), *sections]
     title = f"Study: {study.name}" if study is not None else f"Evaluation {folder.resolve().name}"
     said = summary.answer(rows, against=against, question=None if study is None else study.question)
     drawn = _whole_plots(rows, study) if has_matplotlib() else []
-    return Report(title, _facts(rows, against), said, summary.overview(rows), drawn, sections, notes)
+    return Report(title, _facts(rows, against), said, overview, drawn, sections, notes)
 
 
 def write(report: Report, folder: pathlib.Path) -> list[pathlib.Path]:

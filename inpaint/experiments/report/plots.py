@@ -16,6 +16,7 @@ from inpaint.experiments.report import statistics
 from inpaint.experiments.report.statistics import Figure
 
 INK = "#010203"  # stands for the colour of the page's text
+EQUAL = 90  # dB: above it, 8-bit pictures are equal
 SERIES = ("#4477aa", "#cc6677", "#228833", "#b8860b", "#aa3377", "#3399bb", "#777777", "#994400")
 
 
@@ -153,6 +154,7 @@ def curves(by_series: dict[str, dict[str, list[Row]]], shown: Figure, *, name: s
     """
     from matplotlib import pyplot, rc_context
 
+    means_shown: list[float] = []
     labels = list(dict.fromkeys(label for cells in by_series.values() for label in cells))
     with rc_context(_settings() | {"svg.hashsalt": name}):
         figure, axis = pyplot.subplots(figsize=(7.2, 3.6), layout="constrained")
@@ -166,12 +168,16 @@ def curves(by_series: dict[str, dict[str, list[Row]]], shown: Figure, *, name: s
             if not found:
                 continue
             means = np.asarray([e.mean for e in found])
+            means_shown += means.tolist() if shown.name.endswith("psnr") else []
             spread = np.abs(np.asarray([e.mean_interval for e in found]).T - means)
             offset = 0.08 * (number - (len(by_series) - 1) / 2)
             colour = SERIES[number % len(SERIES)]
             axis.errorbar(
                 np.add(at, offset), means, spread, fmt="o-", ms=4, lw=1, color=colour, label=_shortened(method)
             )
+        if means_shown and max(means_shown) >= EQUAL:
+            # What is equal to the last bit would press all else to the ground.
+            axis.set_ylim(top=max([x for x in means_shown if x < EQUAL], default=EQUAL) + 5)
         axis.set_xticks(range(len(labels)), [_shortened(label, 28) for label in labels], rotation=35, ha="right")
         axis.set_ylabel(shown.heading)
         axis.grid(axis="y", alpha=0.3)

@@ -118,9 +118,7 @@ def _worst_sentence(cells: dict[str, dict[str, list[Row]]], method: str, figure:
     if not pairs:
         return None
     value, image, mask = (min if figure.better > 0 else max)(pairs)
-    return (
-        f"Its worst picture: image {image} on {mask}, {figure.heading} {value:.{figure.decimals}f}. It is shown below."
-    )
+    return f"The worst picture of {method}: image {image} on {mask}, {figure.heading} {value:.{figure.decimals}f}."
 
 
 def _failures(rows: Sequence[Row]) -> str | None:
@@ -153,7 +151,9 @@ def robustness_sentences(cells: dict[str, dict[str, list[Row]]]) -> list[str]:
             worst, mildest = changes[0], changes[-1]
             text += f". Of the disturbances, {worst[1]} changes most ({worst[0]:.1f} dB), {mildest[1]} least "
             text += f"({mildest[0]:.1f} dB)"
-        said.append(f"{text}; higher is less changed (medians).")
+        text += "; higher is less changed (medians)."
+        more = [name for value, name in changes if value < made.get("seed", -math.inf)]
+        said.append(text + (f" More than another seed do: {_listing(more, 12)}." if more else ""))
     return said
 
 

@@ -113,6 +113,31 @@ def tests_table(by_method: dict[str, list[Row]], against: str, *, title: str) ->
     return Table(title, note, headings, tuple(rows))
 
 
+def pivot_table(rows: Sequence[Row], figure: Figure, *, average: str = "median") -> Table:
+    """Returns one figure with a row for every mask (or disturbance) and a column for every method.
+
+    Args:
+        rows: of an evaluation.
+        figure: that is shown.
+        average: "mean" or "median", with its 95 % bootstrap interval over images.
+    """
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    lines = []
+    for mask, by_method in statistics.cells(rows).items():
+        line = [Cell(mask)]
+        for method in methods:
+            found = list(statistics.values(by_method.get(method, []), figure).values())
+            if not found:
+                line.append(Cell("-"))
+                continue
+            made = statistics.estimate(found)
+            value, interval = getattr(made, average), getattr(made, f"{average}_interval")
+            line.append(Cell(_with_interval(value, interval, figure.decimals), value))
+        lines.append(tuple(line))
+    note = f"{average.capitalize()} over images, and its 95 % bootstrap interval."
+    return Table(figure.heading, note, ("", *methods), tuple(lines))
+
+
 def p_text(p: float) -> str:
     """Returns a p-value in words of a table."""
     return "-" if not math.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
