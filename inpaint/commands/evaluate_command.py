@@ -295,8 +295,8 @@ def _evaluate(shard: tuple[int, int]) -> int:
     prints = {label: fingerprint(found) for label, found in settings.items()}
     asked_of = study_runs.Asked(model, judge, grid, asked.found, records, settings, folder if _PICTURES.value else None)
     if study_flags.has_own_run():
-        if _SHARD.value is not None:
-            raise ValueError("--shard deals out the images of a grid, and this study is none")
+        if shard[1] > 1:
+            raise ValueError("--shard and --distributed deal out the images of a grid, and this study is none")
         study_flags.run(asked_of, dry=_DRY_RUN.value, only_report=_TABLE_ONLY.value)
         return 0
     if not _TABLE_ONLY.value:

@@ -47,6 +47,11 @@ def fill_in() -> None:
     """
     study, own = _study(), flags.FLAGS
     if study is None:
+        for flag in (_METHOD, _JUDGED_BY, _PAPERS, _INCEPTION):
+            if not own[flag.name].using_default_value:
+                raise ValueError(
+                    f"--{flag.name} says something about a study; add --study, or name methods by --methods"
+                )
         return
     filled = {"methods": list(study.texts(_METHOD.value)), "masks": list(study.masks)}
     filled["degradations"] = list(study.degradations)

@@ -64,8 +64,8 @@ def load_portraits(path: str, *, resolution: int, split: str | None = None, limi
 
 
 def draw_portraits(key: jax.Array, generator: sg.Generator, count: int) -> Portraits:
-    """Returns `count` images that the generator itself has made, rounded to 8 bits as files are: their truth is known,
-    and the generator can show them."""
+    """Returns `count` images `[count, h, w, c]` that the generator itself has made, rounded to 8 bits as files are:
+    their truth is known, and the generator can show them."""
     images = image_io.to_uint8(draw_samples(key, generator, count))
     return Portraits(images, tuple(f"sample{i}" for i in range(count)), np.arange(count))
 
