@@ -30,6 +30,8 @@ def check(*, landmarks: str | None, image: str | None) -> None:
         return
     if image is None or landmarks is not None:
         raise ValueError("--align needs --image, and finds what --landmarks would say: give only one of the two")
+    if flags.FLAGS["latents"].value is not None:
+        raise ValueError("--latents are of one face, and --align may find several; cut it out by --landmarks")
     faces.check_installed()
 
 

@@ -147,5 +147,6 @@ class Runner:
         if result.problem.operator.known is None:
             return np.clip(raws, -1, 1)
         for images, truth, mask in zip(raws, truths, known, strict=True):
+            # One at a time: what is shown must not depend on how many are kept.
             found.append(np.stack([_config.composite(config, raw, truth, mask) for raw in images]))
         return np.stack(found)
