@@ -34,6 +34,7 @@ def test_python_blocks(shared_compilations, tmp_path, monkeypatch):
             pytest.fail(f"block {number} of {PAGE.name} fails: {type(error).__name__}: {error}\n{block}")
 
 
+@pytest.mark.slow
 def test_command_lines(run_commands, tmp_path):
     """Each ends well, and leaves what the page says."""
     done = run_commands("inpaint", [line[3:] for line in commands()], tmp_path)
