@@ -8,6 +8,7 @@ COMMANDS = {
     "recover": ("inpaint.commands.recover_command", "undo a known degradation: low resolution, blur, noise, JPEG, .."),
     "edit": ("inpaint.commands.edit_command", "change what a restoration shows: attributes, directions, mixing"),
     "evaluate": ("inpaint.commands.evaluate_command", "measure methods on images whose truth is known"),
+    "report": ("inpaint.commands.report_command", "write a page and tables from the folder of an evaluation"),
     "train": ("inpaint.commands.train_command", "train an encoder for the starts, or a classifier for constraints"),
     "assess": ("inpaint.commands.assess_command", "measure a generator: quality, memory, what it can show"),
     "constrain": ("inpaint.commands.constrain_command", "measure whether a semantic constraint is obeyed"),

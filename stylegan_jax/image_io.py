@@ -221,6 +221,25 @@ def jpeg_round_trip(image: np.ndarray, *, quality: int) -> np.ndarray:
         return from_uint8(np.asarray(shown).reshape(pixels.shape))
 
 
+def encoded_picture(path: str | os.PathLike, *, largest: int) -> tuple[str, bytes]:
+    """Returns an image file for a page: its media type and content, PNG where it is small, else WebP.
+
+    Args:
+        path: of the file.
+        largest: pixels that its longer side is reduced to.
+
+    Raises:
+        ImageError: where the file is missing or no image.
+    """
+    picture, file = Image.fromarray(read_picture(path).levels), io.BytesIO()
+    picture.thumbnail((largest, largest), Image.Resampling.LANCZOS)
+    if max(picture.size) <= 64:
+        picture.save(file, format="PNG", optimize=True)
+        return "image/png", file.getvalue()
+    picture.save(file, format="WEBP", quality=90, method=4)
+    return "image/webp", file.getvalue()
+
+
 ANIMATIONS = ("webp", "gif")
 
 

@@ -7,6 +7,11 @@
 Rows go to `rows*.jsonl` as soon as they are finished; the same command goes on where it stopped. Several processes may
 share a folder with `--shard 0/4`, `--shard 1/4` and so on. `table.md` and `sheets/` are made from all rows at the end.
 
+`--study NAME` asks a question that is known by name: flags that are not given are filled in, `--method` says what is
+studied, and a report is written at the end. Without `--data`, `--samples N` draws images from the generator itself.
+
+    python -m inpaint evaluate --study robustness --image photos/ --generator checkpoints/ffhq --output out/robustness
+
 A method is one of those of `restore`, or a config file of it (`FILE.py` or `FILE.py:VARIANT`). `LABEL=METHOD` names
 it in the tables; `METHOD+search.mahalanobis=0.1+search.space=w` changes settings.
 
@@ -28,10 +33,19 @@ from absl import flags
 import stylegan_jax as sg
 from inpaint import config as _config
 from inpaint import masks, operators
-from inpaint.commands import hosts, networks
+from inpaint.commands import hosts, networks, study_flags, study_runs
 from inpaint.experiments import sheet, table
 from inpaint.experiments.estimate import seconds_per_image
-from inpaint.experiments.grid import Degradation, Grid, NamedConfig, Task, load_portraits, settings_of
+from inpaint.experiments.grid import (
+    Degradation,
+    Grid,
+    NamedConfig,
+    Portraits,
+    Task,
+    draw_portraits,
+    load_portraits,
+    settings_of,
+)
 from inpaint.experiments.measure import MEASURED_BY, check_measured
 from inpaint.experiments.parse import parse_method
 from inpaint.experiments.records import Identity, Records, fingerprint
@@ -43,6 +57,10 @@ from stylegan_jax.features import ArcFace, Lpips
 from stylegan_jax.training import data
 
 _DATA = flags.DEFINE_string("data", None, "Images: a folder, or an npz with uint8 images [n, h, w, c].")
+flags.DEFINE_alias("image", "data")
+_SAMPLES = flags.DEFINE_integer(
+    "samples", None, "Instead of --data, so many images drawn from the generator, which it can show.", lower_bound=1
+)
 _SPLIT = flags.DEFINE_string("split", None, "Take only the images of an npz whose 'split' is this, e.g. report.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Take so many images, evenly spaced over the split.", lower_bound=1)
 _FIT_DATA = flags.DEFINE_string("fit_data", None, "Images for methods that are fitted; by default --data, if an npz.")
@@ -122,6 +140,8 @@ def _training_images(grid: Grid, size: int, channels: int) -> np.ndarray | None:
     if not any(_config.METHODS[m.config.method].needs_images for m in grid.methods):
         return None
     path, own = _FIT_DATA.value or _DATA.value, _FIT_DATA.value is None
+    if path is None:
+        raise ValueError("name the images that methods are fitted on by --fit_data; --samples are for scores only")
     if own and pathlib.Path(path).is_dir():
         raise ValueError("name the images that methods are fitted on by --fit_data; --data is for scores only")
     split = _FIT_SPLIT.value or ("train" if own or data.has_splits(path) else None)
@@ -150,7 +170,7 @@ def _settings(
         "networks": {role: text for role, text in sorted(hashes.items()) if role in needs},
         "judge": judge.content_hash,
         "fitted_on": hashlib.sha256(training_images.tobytes()).hexdigest() if fitted else None,
-        "data": {"name": pathlib.Path(_DATA.value).name, "split": _SPLIT.value},
+        "data": {"name": _data_name(), "split": _SPLIT.value},
         "mask_seed": _MASK_SEED.value,
     }
     # Left out where there are none, so that rows from before there were any count as finished.
@@ -200,9 +220,18 @@ def _grid(model: sg.Model) -> Grid:
     if not methods or not generators:
         raise ValueError("--methods and --masks must name one each at least")
     _check_tasks(methods, model)
-    portraits = load_portraits(_DATA.value, resolution=model.resolution, split=_SPLIT.value, limit=_LIMIT.value)
-    portraits = portraits._replace(images=data.with_channels(portraits.images, model.generator.config.image_channels))
-    return Grid(methods, generators, portraits, _seeds(_SEEDS.value), _MASK_SEED.value)
+    return Grid(methods, generators, _portraits(model), _seeds(_SEEDS.value), _MASK_SEED.value)
+
+
+def _data_name() -> str:
+    return pathlib.Path(_DATA.value).name if _DATA.value else "samples of the generator"
+
+
+def _portraits(model: sg.Model) -> Portraits:
+    if _SAMPLES.value is not None:
+        return draw_portraits(jax.random.key(_MASK_SEED.value), model.generator, _SAMPLES.value)
+    found = load_portraits(_DATA.value, resolution=model.resolution, split=_SPLIT.value, limit=_LIMIT.value)
+    return found._replace(images=data.with_channels(found.images, model.generator.config.image_channels))
 
 
 def _networks(grid: Grid) -> networks.Networks:
@@ -235,8 +264,11 @@ def main(arguments: list[str]) -> int:
     """Runs the command; returns the exit code."""
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; all settings are flags")
-    if not _DATA.value:
+    if not _DATA.value and _SAMPLES.value is None:
         raise ValueError("--data is needed: a folder of images, or an npz")
+    if _DATA.value and _SAMPLES.value is not None:
+        raise ValueError("--data and --samples exclude each other: both say what is restored")
+    study_flags.fill_in()
     with hosts.joined() as share:
         return _evaluate(_shard(_SHARD.value, share))
 
@@ -249,7 +281,9 @@ def _evaluate(shard: tuple[int, int]) -> int:
     if _ENCODER.value is not None:
         model = checkpoint.with_encoder(model, _ENCODER.value)
     grid = _grid(model)
-    if _AGAINST.value is not None and _AGAINST.value not in [method.label for method in grid.methods]:
+    # What a study of its own compares with is no method but what it does to one.
+    checked = None if study_flags.has_own_run() else _AGAINST.value
+    if checked is not None and checked not in [method.label for method in grid.methods]:
         raise ValueError(f"--against {_AGAINST.value!r} is none of the methods")
     name = "rows.jsonl" if shard[1] == 1 else f"rows-{shard[0]}-of-{shard[1]}.jsonl"
     records = Records(folder, name=name)
@@ -263,6 +297,12 @@ def _evaluate(shard: tuple[int, int]) -> int:
         for m in grid.methods
     }
     prints = {label: fingerprint(found) for label, found in settings.items()}
+    asked_of = study_runs.Asked(model, judge, grid, asked.found, records, settings, folder if _PICTURES.value else None)
+    if study_flags.has_own_run():
+        if shard[1] > 1:
+            raise ValueError("--shard and --distributed deal out the images of a grid, and this study is none")
+        study_flags.run(asked_of, dry=_DRY_RUN.value, only_report=_TABLE_ONLY.value)
+        return 0
     if not _TABLE_ONLY.value:
         runner = Runner(
             model,
@@ -279,12 +319,14 @@ def _evaluate(shard: tuple[int, int]) -> int:
             _print_plan(grid, units, runner, records, shard)
             return 0
         records.start()
+        study_flags.note(folder, grid)
         _run(units, runner, records, settings, folder)
     if shard[0] >= len(grid.portraits.names):
         print("no image falls to this process; the others write the table")
         return 0
     # Other processes may have finished rows meanwhile.
     _write_reports(folder, grid, Records(folder, name=name), prints)
+    study_flags.write_page(folder)
     return 0
 
 
@@ -332,7 +374,7 @@ def _write_reports(folder: pathlib.Path, grid: Grid, records: Records, prints: d
     if not rows:
         raise ValueError(f"{folder} holds no rows of this grid yet")
     against = _AGAINST.value if any(row["method"] == _AGAINST.value for row in rows) else None
-    title = f"Evaluation on {pathlib.Path(_DATA.value).name}" + (f", {_SPLIT.value}" if _SPLIT.value else "")
+    title = f"Evaluation on {_data_name()}" + (f", {_SPLIT.value}" if _SPLIT.value else "")
     text = table.report(rows, against=against, title=title)
     image_io.write_text(folder / "table.md", text)
     if _PICTURES.value:

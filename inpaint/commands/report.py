@@ -235,6 +235,9 @@ def print_single(row: dict[str, Any], folder: pathlib.Path, steps: int) -> None:
     print(f"done       {row['seconds']:.1f} s with compilation{rate}; known pixels met at {row['known_psnr']:.1f} dB")
     for warning in row["warnings"]:
         print(f"warning    {warning}")
+    if "faces" in row:
+        print(f"results    {folder}/photo.png, with all {row['faces']} faces; each has a folder of its own there")
+        return
     pictures = [f"{kind}_1.png .. {kind}_{row['kept']}.png" for kind in ("restored", *["photo"] * row["photos"])]
     print(f"results    {folder}/contact_sheet.png, {', '.join(pictures)}, {output.SCORES}")
 

@@ -35,7 +35,7 @@ import inpaint
 import stylegan_jax as sg
 from inpaint import config as _config
 from inpaint import film, framing, inputs, output
-from inpaint.commands import hosts, networks, report, search_flags
+from inpaint.commands import alignment, hosts, networks, report, search_flags
 from inpaint.learned.difai import sheet
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
 from inpaint.search import memory
@@ -287,6 +287,9 @@ class _Restorer:
             place = folder / source.name if _many() else folder
             try:
                 photograph = None if source is None else _photograph(source)
+                if alignment.ALIGN.value:
+                    face = alignment.find(photograph, self.model.resolution, source.image)[0]
+                    source = dataclasses.replace(source, landmarks=face)
                 settings = self.settings(source, self.prepared(source, photograph)[0])
                 done = not _OVERWRITE.value and output.finished(place, settings, self.model.content_hash)
                 counts["finished" if done else "to do"] += 1
@@ -318,6 +321,10 @@ class _Restorer:
     ) -> dict[str, Any]:
         """Restores one image into its folder, or skips it; returns its row of the summary; `show` prints notes, and
         `progress` is told how the search goes."""
+        if alignment.ALIGN.value and source.landmarks is None:
+            one = functools.partial(self.restore, show=show, progress=progress)
+            size = self.model.resolution
+            return alignment.restore_faces(source, photograph, folder, size=size, restore=one)
         search, name = self.config.search, "sample portrait" if source is None else str(source.image)
         output.check_folder(folder)
         prepared, truth = self.prepared(source, photograph)
@@ -492,10 +499,12 @@ def _restore(share: hosts.Share) -> int:
     # Those that are fitted or trained need the generator; the others tell wrong settings before anything is loaded.
     method = None if later else _config.build_method(config)
     _check_film(config, method)
+    alignment.check(landmarks=_LANDMARKS.value, image=_IMAGE.value)
     sources, notes = _sources()
     if share.count > 1 and not _many():
         raise ValueError("--distributed shares the images of a folder; --image names no folder")
-    folder = output.check_folder(_OUTPUT.value, held=(output.SUMMARY if _many() else output.SCORES,))
+    held = (output.SUMMARY,) if _many() else (output.SCORES, alignment.FACES)
+    folder = output.check_folder(_OUTPUT.value, held=held)
     # Before the model is loaded, so that a wrong file is told at once.
     photograph = None if _many() or sources[0] is None else _photograph(sources[0])
     if _CACHE.value:

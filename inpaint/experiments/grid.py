@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import stylegan_jax as sg
 from inpaint import masks, operators
 from inpaint.config import COMPOSITES, RestoreConfig, takes_features
+from inpaint.experiments.assess import draw_samples
 from inpaint.experiments.records import Identity, Records
 from inpaint.problem import Problem
 from stylegan_jax import image_io
@@ -59,6 +61,13 @@ def load_portraits(path: str, *, resolution: int, split: str | None = None, limi
     if limit < 1:
         raise ValueError(f"the limit must be at least 1, got {limit}")
     return found.take(evenly_spaced(len(names), limit))
+
+
+def draw_portraits(key: jax.Array, generator: sg.Generator, count: int) -> Portraits:
+    """Returns `count` images `[count, h, w, c]` that the generator itself has made, rounded to 8 bits as files are:
+    their truth is known, and the generator can show them."""
+    images = image_io.to_uint8(draw_samples(key, generator, count))
+    return Portraits(images, tuple(f"sample{i}" for i in range(count)), np.arange(count))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,13 +19,14 @@ MEASURED_BY = "metric_networks"  # where a row's settings hold the hashes of the
 
 class Restored(NamedTuple):
     """A batch of results: the selected renders `[n, h, w, c]` (unclipped) and their composites, all starts' renders
-    `[n, starts, h, w, c]`, the truths `[n, h, w, c]` and masks `[n, h, w]`."""
+    `[n, starts, h, w, c]`, the truths `[n, h, w, c]`, masks `[n, h, w]` and kept composites `[n, keep, h, w, c]`."""
 
     raw: np.ndarray
     composites: np.ndarray
     starts: np.ndarray
     truths: np.ndarray
     known: np.ndarray
+    kept: np.ndarray | None = None
 
 
 def _of_one(raw: Array, composite: Array, truth: Array, known: Array) -> dict[str, Array]:
@@ -78,6 +79,17 @@ def _by_networks(restored: Restored, networks: Mapping[str, nnx.Module]) -> dict
     return figures
 
 
+def _pairwise(kept: np.ndarray, judge: LoadedJudge, networks: Mapping[str, nnx.Module]) -> dict[str, np.ndarray]:
+    """Returns the mean distance between two kept composites of every image, `[n]`, by who measures it."""
+    first, second = np.triu_indices(kept.shape[1], 1)
+    shape, images = (len(kept), len(first)), [kept[:, index].reshape(-1, *kept.shape[2:]) for index in (first, second)]
+    figures = {"kept_distance": judge.compare(*images)[0].reshape(shape).mean(1)}
+    if "lpips" in networks:
+        found = metrics.perceptual_distances(networks["lpips"], *images).whole
+        figures["kept_lpips"] = np.asarray(found).reshape(shape).mean(1)
+    return figures
+
+
 def measure(
     restored: Restored, judge: LoadedJudge, *, networks: Mapping[str, nnx.Module] | None = None
 ) -> list[dict[str, float | list[float] | None]]:
@@ -87,7 +99,8 @@ def measure(
     `composite_hole_psnr` is the former of the composite, and what describes whole images is of the composite too;
     `best_of_k_hole_psnr` chooses among the starts by the truth, so it is a bound and no result; `embedding` and
     `true_embedding` are the judge's. `networks` adds figures of the composites: `lpips` (an Lpips) its distance in the
-    whole image and the hole, `identity` (an ArcFace) the likeness of the faces.
+    whole image and the hole, `identity` (an ArcFace) the likeness of the faces. `kept_distance` and `kept_lpips` are
+    means over pairs of kept composites.
     """
     figures = {n: np.asarray(v) for n, v in _of_batch(*restored[:2], restored.truths, restored.known).items()}
     by_start = np.asarray(_hole_psnrs(restored.starts, restored.truths, restored.known))
@@ -99,6 +112,8 @@ def measure(
     distance, embedding, true_embedding = judge.compare(restored.composites, restored.truths)
     figures["feature_distance"] = distance
     figures |= _by_networks(restored, networks or {})
+    if restored.kept is not None and restored.kept.shape[1] > 1:
+        figures |= _pairwise(restored.kept, judge, networks or {})
     rows = []
     for i in range(len(restored.raw)):
         row = {name: _rounded(float(values[i])) for name, values in figures.items()}

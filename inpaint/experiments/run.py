@@ -11,27 +11,23 @@ from flax import nnx
 
 import stylegan_jax as sg
 from inpaint import config as _config
+from inpaint.experiments import pictures as _pictures
 from inpaint.experiments.grid import Grid, NamedConfig, Unit, inputs_digest
 from inpaint.experiments.measure import Restored, measure
+from inpaint.experiments.pictures import Shown
 from inpaint.experiments.records import Row
 from inpaint.metrics.judge import LoadedJudge
-from inpaint.output import file_name
 from inpaint.problem import Problem
 from inpaint.search.memory import default_chunk
 from inpaint.search.method import Fill
 from inpaint.search.produced import Inpainter
+from inpaint.search.result import Result
 from inpaint.search.scoring import score_starts
 from inpaint.search.selection import select
 from inpaint.search.solve import solve
 from stylegan_jax import checkpoint, image_io
 
 LARGEST_BATCH = 8  # images: what a kill can lose
-
-
-def picture_path(folder: pathlib.Path, row: Row) -> pathlib.Path:
-    """Returns where the composite of a row lies."""
-    where = (file_name(row["method"]), file_name(row["mask"]), str(row["seed"]))
-    return folder.joinpath("images", *where, f"{file_name(row['image'])}.png")
 
 
 class Runner:
@@ -110,18 +106,14 @@ class Runner:
             image_ids=portraits.ids,
             chunk=min(search.chunk or self.chunk, full * search.starts),
         )
-        scores = (
-            result.scores if fixed else score_starts(self.model, result, method, search.score, networks=self.networks)
-        )
+        scores = result.scores
+        if method.steps:
+            scores = score_starts(self.model, result, method, search.score, networks=self.networks)
         selection = select(result, keep=1, by=search.select, scores=scores)
+        shown = self._kept(unit, result, truths, known, scores)
+        composites = shown[:, 0]
         raw = selection.images[:, 0]
-        if problem.operator.known is None:
-            composites = np.clip(raw, -1, 1)
-        else:
-            composites = np.stack(
-                [_config.composite(unit.method.config, r, x, k) for r, x, k in zip(raw, truths, known, strict=True)]
-            )
-        restored = Restored(raw, composites, result.raw, truths, known)
+        restored = Restored(raw, composites, result.raw, truths, known, shown)
         figures = measure(restored, self.judge, networks=self.metric_networks)
         rows = []
         for i, figure in enumerate(figures[:count]):
@@ -147,7 +139,26 @@ class Runner:
                 }
             )
         if pictures is not None:
-            for row, composite in zip(rows, composites, strict=False):
-                image_io.write_image(picture_path(pictures, row), composite)
+            for i, row in enumerate(rows):
+                given = np.asarray(problem.measurement[i])
+                _pictures.write(pictures, row, Shown(shown[i], given if given.ndim == 3 else None, truths[i]))
         seconds = round((time.perf_counter() - began) / count, 3)
         return [row | {"seconds": seconds} for row in rows]
+
+    def _kept(
+        self, unit: Unit, result: Result, truths: np.ndarray, known: np.ndarray, scores: np.ndarray
+    ) -> np.ndarray:
+        """Returns composites of a batch `[n, keep, h, w, c]`: the start selected by `scores` `[n, starts]`, and others
+        as different as good ones get."""
+        config, found = unit.method.config, []
+        keep = min(config.search.keep, result.scores.shape[-1])
+        first = select(result, keep=1, by=config.search.select, scores=scores).images
+        raws = select(result, keep=keep, by="diverse", scores=scores).images
+        # The rule of the method chooses the first; "diverse" begins with the best, which is the same by either rule.
+        raws = np.concatenate([first, raws[:, 1:]], 1)
+        if result.problem.operator.known is None:
+            return np.clip(raws, -1, 1)
+        for images, truth, mask in zip(raws, truths, known, strict=True):
+            # One at a time: what is shown must not depend on how many are kept.
+            found.append(np.stack([_config.composite(config, raw, truth, mask) for raw in images]))
+        return np.stack(found)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from inpaint.experiments.grid import Grid, evenly_spaced
+from inpaint.experiments.pictures import picture_path
 from inpaint.experiments.records import Identity, Records
-from inpaint.experiments.run import picture_path
 from inpaint.output import file_name
 from stylegan_jax import image_io
 

@@ -35,6 +35,8 @@ COLUMNS = (
     Column("high_band_ratio", "high-band ratio", 2, "true_high_band_ratio"),
     Column("seam", "seam", 2, "true_seam"),
     Column("diversity", "diversity", 3),
+    Column("kept_distance", "distance of kept results", 4, optional=True),
+    Column("kept_lpips", "LPIPS of kept results", 4, optional=True),
     Column("known_psnr", "known PSNR of the render, dB", 2),
 )
 COMPARED = (

@@ -8,7 +8,7 @@ from inpaint.search.initialise import Encoded, Initialisation, Prescreened, Rand
 from inpaint.search.method import Method, Phase
 from inpaint.search.schedule import adam
 from inpaint.terms import term
-from stylegan_jax import latents
+from stylegan_jax import joint, latents
 
 
 def latent_search(
@@ -33,7 +33,8 @@ def latent_search(
     encoder E, `+ guess_distance * |A^T (w - E(y))|^2 / dim + expected * |G(w) - x_E(y)|^2` in the hole.
 
     Args:
-        space: "z", "w" or "w+".
+        space: "z", "w", "w+" or another of `stylegan_jax.latents.SPACES`; "w+&transform" and the like search the
+            rotation and shift of a StyleGAN3's input, too.
         steps: of both phases together.
         coarse_share: share of the steps spent in W before W+; 0 begins in W+ at once.
         lr: largest learning rate in Z or W, and in W+ where that is the only phase.
@@ -48,8 +49,14 @@ def latent_search(
     Raises:
         ValueError: for unknown names or settings out of range.
     """
-    if space not in latents.SPACES:
-        raise ValueError(f"unknown space {space!r}; known: {', '.join(latents.SPACES)}")
+    space, _, part = space.partition("&")
+    if space not in latents.SPACES or part not in ("", "transform"):
+        known = ", ".join(latents.SPACES)
+        raise ValueError(f"unknown space {space + '&' * bool(part) + part!r}; known: {known}, and each with &transform")
+
+    def searched(latent: latents.Space) -> latents.Space:
+        return joint.Joint(latent, (joint.Transform(),)) if part else latent
+
     if data not in ("l2", "l1"):
         raise ValueError(f"unknown data term {data!r}; known: l2, l1")
     if steps < 1 or not 0 <= coarse_share < 1:
@@ -60,10 +67,10 @@ def latent_search(
     coarse = round(steps * coarse_share) if space == "w+" else 0
     phases = ()
     if coarse:
-        phases += (Phase(latents.W, coarse, adam(lr, coarse), terms, noise),)
+        phases += (Phase(searched(latents.W), coarse, adam(lr, coarse), terms, noise),)
     if steps > coarse:
         rate = fine_lr if coarse else lr
-        phases += (Phase(latents.SPACES[space], steps - coarse, adam(rate, steps - coarse), terms, noise),)
+        phases += (Phase(searched(latents.SPACES[space]), steps - coarse, adam(rate, steps - coarse), terms, noise),)
     return Method("latent_search", phases, initialisation or Prescreened())
 
 
