@@ -7,8 +7,8 @@ python -m inpaint train --generator checkpoints/ffhq256 --output runs/hierarchic
 
 As published: generated images alone, the game in every step, weights 0.08, 1 and 1. With real images too: `--data FFHQ
 --config.generated=4 --config.real=all`; with VGG's features: `--config.vgg=checkpoints/vgg16`. Variants: "smoke" (one
-step of the small networks on a generator of 16 px) and the rows of the paper's table 2. Batch and length are for eight
-accelerators of 16 GiB or more; what a step takes is measured by `benchmarks/hierarchical_step.py`.
+step of the small networks on a generator of 16 px) and the rows of the paper's table 2. Batch and length are guesses,
+not measured; what a step takes `benchmarks/hierarchical_step.py` tells.
 """
 
 from inpaint.learned.hierarchical.config import ABLATION
