@@ -69,7 +69,8 @@ def test_a_step_moves_decoder_completer_and_critic(tmp_path):
     end = leaves(run.state)
     moving = [name for name in start if name.startswith((".parameters", ".critic", ".average", ".buffers"))]
     still = [name for name in moving if np.array_equal(start[name], end[name])]
-    assert [name for name in still if "steps" not in name] == [] and len(still) == 1
+    # Of one channel the singular vector is the number 1 or -1, which stays.
+    assert sorted(still) == [".buffers['steps'].value", ".critic_buffers['conv2']['u'].value"]
     assert all(np.isfinite(value).all() for value in end.values())
     for name, value in leaves(nnx.state(frozen)).items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
