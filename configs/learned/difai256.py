@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> DifaiTrainConfig:
     """Returns the settings of a variant."""
     config = DifaiTrainConfig(bfloat16=True)
     if variant.startswith("missing_"):
-        return dataclasses.replace(config, weights=printed_weights(variant.removeprefix("missing_")))
+        return dataclasses.replace(config, weights=printed_weights(missing=variant.removeprefix("missing_")))
     if variant == "smoke":
         small = dict(encoder_widths=(6, 6), widths=(6, 6, 4), hidden=4, coarse_seen=8, coarse_widths=(4, 4))
         small |= dict(directions=3, discriminator_widths=(4, 4), images=2, batch=2, snapshot_images=2)

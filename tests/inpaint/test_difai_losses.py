@@ -76,12 +76,12 @@ def test_feature_and_style_loss(x64, pair):
 def test_printed_weights():
     """Four values in order for five names; the one that is left out keeps its own default, or what is asked for."""
     assert losses.printed_weights() == losses.LossWeights(adversarial=0.5, ssim=0.5, style=120, hole=3, valid=0.5)
-    assert losses.printed_weights("adversarial") == losses.printed_weights("ssim")
-    found = losses.printed_weights("hole", value=7.0)
+    assert losses.printed_weights(missing="adversarial") == losses.printed_weights(missing="ssim")
+    found = losses.printed_weights(missing="hole", value=7.0)
     assert dataclasses.astuple(found) == (0.5, 120.0, 3.0, 7.0, 0.5, 1.0)
-    assert losses.printed_weights("style").ssim == 120
+    assert losses.printed_weights(missing="style").ssim == 120
     with pytest.raises(ValueError, match="missing must be one of adversarial, ssim"):
-        losses.printed_weights("perceptual")
+        losses.printed_weights(missing="perceptual")
 
 
 def test_signs_of_the_game(x64):

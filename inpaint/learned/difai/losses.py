@@ -38,7 +38,7 @@ PRINTED_NAMES = ("adversarial", "ssim", "style", "hole", "valid")
 UNPRINTED = types.MappingProxyType({name: 0.5 if name != "style" else 120.0 for name in PRINTED_NAMES})
 
 
-def printed_weights(missing: str = "ssim", *, value: float | None = None) -> LossWeights:
+def printed_weights(*, missing: str = "ssim", value: float | None = None) -> LossWeights:
     """Returns the weights of section 3.1, which names five (adv, ssim, sty, hole, valid) and prints four values.
 
     The values are dealt in order, leaving out one name. By default that is "ssim": 120 is then the style loss's weight,

@@ -383,7 +383,7 @@ class DifaiTrainer:
         )
 
     def advance(self, number: int) -> dict[str, Array]:
-        """Runs the step of this number; returns its statistics."""
+        """Runs the step of this number; returns its statistics, scalars by name."""
         self.state, statistics = self._step(*self._arguments(number))
         return statistics
 
