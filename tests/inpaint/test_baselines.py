@@ -95,8 +95,12 @@ def test_other_sizes_are_refused(name):
 @pytest.mark.parametrize("name", config.METHODS)
 def test_named_methods_are_built(name):
     """Every name gives a method of that name from its own defaults."""
-    built = config.build_method(config.named(name), images=TRAINING)
+    network = inpaint.Inpainter if config.METHODS[name].needs_network else None
+    built = config.build_method(config.named(name), images=TRAINING, inpainter=network)
     assert built.name == name
+    if network is not None:
+        with pytest.raises(ValueError, match=f"{name} is a trained network, which must be loaded first"):
+            config.build_method(config.named(name))
 
 
 BAD = {
