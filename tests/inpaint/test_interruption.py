@@ -245,7 +245,7 @@ def test_what_cannot_be_read_is_made_again(tmp_path, monkeypatch, shared_compila
     terms = (term("l2"), term("mahalanobis", 0.01))
     phases = (Phase(latents.W, 4, adam(0.1, 4), terms), Phase(latents.WPLUS, 4, adam(0.06, 4), terms))
     other = Method("test", phases, inpaint.Prescreened(pool=5))
-    monkeypatch.setattr(sys.modules[__name__], "make_method", lambda steps: other)
+    monkeypatch.setattr(sys.modules[__name__], "make_method", lambda steps, halving: other)
     with pytest.raises(ValueError, match="interrupted search with other settings or inputs"):
         search(state=SavedSearch(tmp_path / "s"))
 
