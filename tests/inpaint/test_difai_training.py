@@ -229,6 +229,7 @@ def save_model(path):
     return sg.load(path)
 
 
+@pytest.mark.slow
 def test_commands(tmp_path, run_commands, save_pictures):
     """`train` and `restore` for real: samples, one without steps, a refined one, one direction, and wrong input."""
     save_pictures(tmp_path)

@@ -216,6 +216,7 @@ def test_a_warm_start_learns_latents_alone(tmp_path, shared_compilations):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_step_moves_only_what_is_trained(tmp_path, shared_compilations):
     """Encoder, mixing, skip path and discriminator move; generator, buffers and guide stay, bit for bit."""
     given = with_encoder()

@@ -49,6 +49,7 @@ def variable(result, start):
     return jax.tree.map(lambda x: jnp.asarray(x[start]), result.variables)
 
 
+@pytest.mark.slow
 def test_a_walk_shows_its_views_in_their_order(x64):
     """It explains all views far better than at first, at distances that rise; its images go through the views."""
     method, result = searched()

@@ -201,6 +201,9 @@ def test_reference_outputs(name, precision, strict_types):
         expected, value = read_golden(name)[f"{precision}/{key}"], outputs[key]
         assert value.shape == expected.shape, key
         error, scale = np.abs(value - expected), np.abs(expected).max()
+        if precision == "f32" and key == "logits_imgD_single0":
+            # A sum that nearly cancels keeps the rounding of its parts; how large those are, the other logits tell.
+            scale = max(scale, np.abs(read_golden(name)[f"{precision}/logits_imgD"]).max())
         limit = TOLERANCE[precision] * scale
         if precision == "f32" and key in ("grad_wplus", "grad_z") and error.max() >= limit:
             error = error[~samples_at_kink(name, key)]
