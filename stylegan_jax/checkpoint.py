@@ -466,8 +466,9 @@ def save_state(path: str | os.PathLike, tree: Any, *, metadata: Mapping[str, Any
         handler = orbax.checkpoint.PyTreeCheckpointHandler(multiprocessing_options=alone)
         with orbax.checkpoint.Checkpointer(handler, multiprocessing_options=alone) as writer:
             facts = {"format": f"{FORMAT} state", **metadata}
-            # As numpy, since arrays of one process's devices are refused where there are others.
-            leaves = {name: np.asarray(leaf) for name, leaf in _named_leaves(tree).items()}
+            # As numpy, since arrays of one process's devices are refused where there are others; without those of no
+            # values, which orbax refuses.
+            leaves = {name: np.asarray(leaf) for name, leaf in _named_leaves(tree).items() if np.size(leaf)}
             writer.save(partial, leaves, custom_metadata=facts)
         replace_directory(partial, path)
     except OSError as error:
@@ -497,7 +498,8 @@ def load_state(path: str | os.PathLike, like: Any) -> tuple[Any, dict[str, Any]]
     try:
         with _own_process():
             metadata = ocp.metadata(path).custom_metadata
-            leaves = ocp.load(path, wanted)
+            empty = {name: leaf for name, leaf in wanted.items() if not leaf.size}
+            leaves = ocp.load(path, {name: leaf for name, leaf in wanted.items() if leaf.size}) | empty
     except Exception as error:  # orbax and tensorstore raise many kinds
         reason = str(error).strip().splitlines()
         raise CheckpointError(f"{path}: no state of this kind ({reason[0] if reason else error})") from error

@@ -114,7 +114,7 @@ def test_the_prior_of_brgm_points_to_the_mean(x64):
 def test_a_huge_prior_ends_at_the_mean(x64):
     """Whatever the pixels say."""
     context, terms = make_context(model()), (term("l2"), term("deviation", 1e6))
-    phase = Phase(latents.WPLUS, 150, schedule.adam(0.1, 150), terms)
+    phase = Phase(latents.WPLUS, 300, schedule.adam(0.1, 300), terms)
     method = Method("held", (phase,), inpaint.RandomMapping())
     found = inpaint.solve(model(), problem((0,)), method, starts=2, key=KEY, chunk=2)
     assert np.abs(found.ws - np.asarray(context.w_mean)).max() < 1e-3 * float(context.w_deviation)

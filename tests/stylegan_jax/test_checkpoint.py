@@ -229,8 +229,9 @@ def test_other_versions_and_kinds(copy, stored):
 
 @leaves_coroutines
 def test_states_round_trip(tmp_path):
-    """Any pytree of arrays comes back by the names of its leaves; another structure or shape is refused."""
-    tree = {"a": jnp.arange(3), "b": [jnp.ones((2, 2), jnp.bfloat16), jnp.zeros((), bool)]}
+    """Any pytree of arrays comes back by the names of its leaves, also those of no values; another structure or shape
+    is refused."""
+    tree = {"a": jnp.arange(3), "b": [jnp.ones((2, 2), jnp.bfloat16), jnp.zeros((), bool)], "none": jnp.zeros((0, 3))}
     path = tmp_path / "state"
     checkpoint.save_state(path, tree, metadata={"step": 4})
     checkpoint.save_state(path, tree, metadata={"step": 5})
