@@ -33,7 +33,7 @@ class DifaiConfig:
         coarse_seen, coarse_widths: see `coarse.CoarseConfig`.
         sees: what the encoder of latents looks at: the "coarse" image as a whole, as in the paper, or the "masked" one
             with its hole, which encoders that know holes can take (the demo generator's takes both).
-        directions: how many of SeFa's directions a sample moves along; the paper says "a number of". 0: none.
+        directions: how many of SeFa's directions a sample moves along; the paper says "a number of".
         distance: farthest step along each, in standard deviations of W along it; every sample draws its own between
             plus and minus that. The paper does not say; SeFa shows up to 3 units of W.
         first_layer, last_layer: latents that are moved, both included; last_layer -1: to the last.
@@ -62,9 +62,9 @@ class DifaiConfig:
             raise ValueError(f"sees must be one of {', '.join(SEEN_BY_ENCODER)}, got {self.sees!r}")
         if self.noise not in ("const", "none"):
             raise ValueError(f'noise must be "const" or "none", got {self.noise!r}')
-        if not 0 <= self.directions <= self.w_dim or not 0 <= self.distance < float("inf"):
+        if not 1 <= self.directions <= self.w_dim or not 0 <= self.distance < float("inf"):
             raise ValueError(
-                f"directions must be 0 to w_dim ({self.w_dim}) and distance at least 0, got {self.directions} and "
+                f"directions must be 1 to w_dim ({self.w_dim}) and distance at least 0, got {self.directions} and "
                 f"{self.distance}"
             )
         if self.resolution % self.coarse_seen:
@@ -98,8 +98,6 @@ def sefa_steps(model: sg.Model, config: DifaiConfig) -> np.ndarray:
     """
     if model.w_statistics is None:
         raise ValueError("steps are measured by the statistics of W, which this model has not; estimate them first")
-    if not config.directions:
-        return np.zeros((0, config.w_dim), np.float32)
     layers_moved = moved_layers(config, model.generator.config.num_ws)
     directions, _ = edit.sefa(model.generator, layers=layers_moved, count=config.directions)
     lengths = [edit.spread(direction, model.w_statistics) for direction in directions]
