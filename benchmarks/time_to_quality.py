@@ -102,7 +102,9 @@ def main(argv: list[str]) -> None:
         row = {
             "method": name,
             "steps": method.steps,
-            "seconds_to": {key: None if np.isinf(np.median(x)) else round(np.median(x), 2) for key, x in times.items()},
+            "seconds_to": {
+                key: None if np.isinf(np.median(x)) else round(float(np.median(x)), 2) for key, x in times.items()
+            },
             "seconds": round(float(np.median([curve[-1][0] for curve in curves])), 2),
             "hole_psnr": round(float(np.median([curve[-1][1] for curve in curves])), 2),
         }
