@@ -222,6 +222,19 @@ def _begin(
     return jax.tree.map(lambda x: x[lanes], drawn), chosen
 
 
+def _origins(lanes: np.ndarray, begun: Begun, chosen: np.ndarray) -> dict[str, Any]:
+    """Returns what the starts that were searched to the end began with, `[images, starts, ...]`.
+
+    Args:
+        lanes: `[images, starts]`, which of the lanes of their image they are.
+        begun: where all lanes began.
+        chosen: `[images, lanes]`, which candidates those were.
+    """
+    index = np.arange(len(lanes))[:, None], lanes
+    labels = None if begun.c is None else np.asarray(begun.c).reshape(*chosen.shape, -1)[index]
+    return {"candidates": chosen[index], "first": chosen[index], "labels": labels}
+
+
 def _again(
     found: dict[str, Any],
     key: Array,
@@ -373,10 +386,7 @@ def solve(
     found = _chunks.search(
         chunks, begun, frozen, method, starts=starts, steps_per_call=steps_per_call, told=told, saved=state
     )
-    lanes, images = found.pop("lanes"), np.arange(len(ids))[:, None]
-    labels = None if begun.c is None else np.asarray(begun.c).reshape(len(ids), begins, -1)[images, lanes]
-    chosen = np.take_along_axis(chosen, lanes, axis=1)
-    found |= {"candidates": chosen, "first": chosen, "labels": labels}
+    found |= _origins(found.pop("lanes"), begun, chosen)
     found["forwards"] = np.full(len(ids), method.evaluations(starts)[0])
     for attempt in range(1, method.restarts + 1):
         found = _again(found, key, ids, chunks, frozen, method, label, attempt=attempt, steps_per_call=steps_per_call)
