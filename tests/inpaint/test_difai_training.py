@@ -21,7 +21,7 @@ from stylegan_jax.encoders import LinearEncoder, LinearEncoderConfig
 from stylegan_jax.features import Vgg
 from stylegan_jax.features.vgg import VggConfig
 
-CONFIGS = pathlib.Path(image_io.__file__).parents[1] / "configs" / "learned"
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "learned"
 
 
 def settings(variant, name="difai64"):
