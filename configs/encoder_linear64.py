@@ -5,7 +5,7 @@ python -m inpaint train --data faces64.npz --split train --generator faces64 --o
     --initial runs/encoder64/model --config configs/encoder_linear64.py
 
 Inversions begin with the guesses of a trained encoder (configs/encoder_faces64.py). Mirrored portraits would double
-their time; they were not tried.
+their time and bring less than 0.1 dB (docs/demo_model.md).
 """
 
 from inpaint.learned.linear_encoder import LinearEncoderTrainConfig
