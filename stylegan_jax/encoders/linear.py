@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
 from stylegan_jax import layers, parameters
 from stylegan_jax.encoders import masked
@@ -88,7 +88,8 @@ class LinearEncoder(nnx.Module):
         dtype = images.dtype
         mean, loadings = (x[...].astype(dtype) for x in (self.mean, self.loadings))
 
-        def one(image: Array, known: Array) -> Array:
+        def one(arrays: tuple[Array, Array]) -> Array:
+            image, known = arrays
             share = self._blocks(known[..., None])
             seen = self._blocks(jnp.where(known[..., None] > 0, image * known[..., None], 0))
             seen = (seen / jnp.where(share > 0, share, 1)).reshape(-1)
@@ -98,7 +99,8 @@ class LinearEncoder(nnx.Module):
             precision = jnp.eye(config.components, dtype=dtype) + jnp.matmul(loadings.T, weighted, precision="highest")
             return jax.scipy.linalg.solve(precision, weighted.T @ (seen - mean), assume_a="pos")
 
-        return jax.vmap(one)(images, known.astype(dtype))
+        # One by one: on CPUs two batched solves at the same time can wait for each other forever (jaxlib 0.10).
+        return lax.map(one, (images, known.astype(dtype)))
 
     def _blocks(self, x: Array) -> Array:
         """Returns the means of blocks of `x` `[r, r, c]`, `[seen, seen, c]`."""

@@ -2,9 +2,10 @@
 """Plain, stride-2 and transposed convolutions over `[n, h, w, c]` with `[kh, kw, in, out]` weights.
 
 The derivative of each is written with the others, so all can be differentiated any number of times in reverse mode
-(R1 needs two). Two forms differ from what XLA would derive, both chosen for speed on XLA:CPU and unmeasured elsewhere:
-the weight gradient is one matrix product per kernel tap, and the transposed convolution is one ordinary convolution to
-its four output phases.
+(R1 needs two). Forms that differ from what XLA would derive were chosen for speed on XLA:CPU
+(benchmarks/convolutions.py) and are unmeasured elsewhere: the weight gradient is one matrix product per kernel tap;
+each of the four output phases of the transposed convolution is an ordinary convolution with those taps of the kernel
+that reach it; the strided convolution, on CPUs only, is one matrix product per row of the kernel.
 """
 
 import functools
@@ -16,8 +17,9 @@ from jax import Array, lax
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def _correlate(x: Array, weight: Array, padding: int, stride: int = 1) -> Array:
-    pads = ((padding, padding), (padding, padding))
+def _correlate(x: Array, weight: Array, padding: int | tuple[int, int], stride: int = 1) -> Array:
+    rows, columns = (padding, padding) if isinstance(padding, int) else padding
+    pads = ((rows, rows), (columns, columns))
     return lax.conv_general_dilated(x, weight, (stride, stride), pads, dimension_numbers=_LAYOUT)
 
 
@@ -80,7 +82,23 @@ def conv2d_down(x: Array, weight: Array) -> Array:
     Returns:
         `[n, h, w, out]`.
     """
+    return lax.platform_dependent(x, weight, cpu=_down_by_rows, default=_down_strided)
+
+
+def _down_strided(x: Array, weight: Array) -> Array:
     return _correlate(x, weight, 0, stride=2)
+
+
+def _down_by_rows(x: Array, weight: Array) -> Array:
+    """Returns the sum over the kernel's rows of one matrix product each."""
+    n, height, width, channels = x.shape[0], x.shape[1] // 2, x.shape[2] // 2, x.shape[3]
+
+    def product(i: int) -> Array:
+        taps = [x[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2] for j in range(3)]
+        patches = jnp.concatenate(taps, 3).reshape(-1, 3 * channels)
+        return patches @ weight[i].reshape(3 * channels, -1)
+
+    return sum(product(i) for i in range(3)).reshape(n, height, width, -1)
 
 
 def _conv2d_down_forward(x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -100,7 +118,7 @@ def conv2d_up(x: Array, weight: Array) -> Array:
     """Returns the transposed convolution of `x` with `weight`, stride 2: the adjoint of `conv2d_down`.
 
     `y[2i + a, 2j + b] += x[i, j] @ weight[a, b]`; output phase (0 or 1) along one axis sees taps (2, 0) or (1) of the
-    kernel, so all four phases come from one 2x2 convolution to `4 * out` channels followed by depth-to-space.
+    kernel, so the four phases are convolutions with kernels of 2x2, 2x1, 1x2 and 1x1, nine products in all.
 
     Args:
         x: `[n, h, w, in]`.
@@ -109,18 +127,21 @@ def conv2d_up(x: Array, weight: Array) -> Array:
     Returns:
         `[n, 2h + 1, 2w + 1, out]`.
     """
-    n, height, width, _ = x.shape
-    out = weight.shape[3]
-    zero = jnp.zeros_like(weight[0])
-    rows = jnp.stack([jnp.stack([weight[2], weight[0]]), jnp.stack([zero, weight[1]])])
-    zero = jnp.zeros_like(rows[:, :, 0])
-    phases = jnp.stack(
-        [jnp.stack([rows[:, :, 2], rows[:, :, 0]], axis=2), jnp.stack([zero, rows[:, :, 1]], axis=2)], axis=1
+    outer = weight[::-2]
+    rows = (
+        (_correlate(x, outer[:, ::-2], 1), _correlate(x, outer[:, 1:2], (1, 0))),
+        (_correlate(x, weight[1:2, ::-2], (0, 1)), x @ weight[1, 1]),
     )
-    kernel = phases.transpose(2, 3, 4, 0, 1, 5).reshape(2, 2, -1, 4 * out)
-    y = _correlate(x, kernel, 1).reshape(n, height + 1, width + 1, 2, 2, out)
-    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * height + 2, 2 * width + 2, out)
-    return y[:, :-1, :-1]
+    return _interleave(*(_interleave(even, odd, axis=2) for even, odd in rows), axis=1)
+
+
+def _interleave(even: Array, odd: Array, *, axis: int) -> Array:
+    """Returns `even[0], odd[0], even[1], ...` along `axis`, on which `even` is longer by one."""
+    pads = [(0, 0)] * odd.ndim
+    pads[axis] = (0, 1)
+    both = jnp.stack([even, jnp.pad(odd, pads)], axis + 1)
+    shape = (*even.shape[:axis], 2 * even.shape[axis], *even.shape[axis + 1 :])
+    return lax.slice_in_dim(both.reshape(shape), 0, shape[axis] - 1, axis=axis)
 
 
 def _conv2d_up_forward(x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:

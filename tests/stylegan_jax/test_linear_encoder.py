@@ -2,6 +2,8 @@
 """The linear encoder: its closed form, what it recovers, its fit, and what is refused."""
 
 import dataclasses
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -141,3 +143,31 @@ def test_other_images_are_refused():
     """Images of another size are named with both."""
     with pytest.raises(ValueError, match=r"images must be \[n, 8, 8, 3\].* got \[1, 4, 4, 3\]"):
         make_encoder()(jnp.zeros((1, 4, 4, 3)), jnp.ones((1, 4, 4)))
+
+
+SIMULTANEOUS = """
+import jax, jax.numpy as jnp
+from flax import nnx
+from stylegan_jax.encoders import LinearEncoder, LinearEncoderConfig
+from stylegan_jax.ops.convolution import conv2d
+
+config = LinearEncoderConfig(resolution=16, seen=16, num_ws=2, w_dim=5, components=256)
+graph, state = nnx.split(LinearEncoder(config, rngs=nnx.Rngs(0)))
+weight = jax.random.normal(jax.random.key(0), (3, 3, 32, 24)) / 17
+
+@jax.jit
+def twice(state, maps):
+    encoder = nnx.merge(graph, state)
+    # Convolutions end when they end, so that both encoders begin at any time.
+    images = [conv2d(x, weight, 1).reshape(8, 16, 2, 16, 2, 24).mean((2, 4))[..., :3] for x in (maps, maps + 1)]
+    return [encoder(x, jnp.abs(x[..., 0]) > 0.1) for x in images]
+
+maps = jax.random.normal(jax.random.key(1), (8, 32, 32, 32))
+for _ in range(40):
+    jax.block_until_ready(twice(state, maps))
+"""
+
+
+def test_two_at_the_same_time_do_not_wait_for_each_other():
+    """In a process of its own: batched solves on a CPU of few cores did, within some hundred calls, forever."""
+    subprocess.run([sys.executable, "-c", SIMULTANEOUS], check=True, timeout=120)
