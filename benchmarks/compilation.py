@@ -10,7 +10,6 @@ programs compiled.
 """
 
 import json
-import pathlib
 import resource
 import subprocess
 import sys
@@ -19,13 +18,14 @@ import time
 from typing import Any
 
 import jax
+import measured
 import numpy as np
 from absl import app, flags, logging
 from flax import nnx
 
 import inpaint
 import stylegan_jax as sg
-from stylegan_jax import checkpoint, stylegan2
+from stylegan_jax import stylegan2
 
 _SIZES = flags.DEFINE_list("sizes", ["64", "256", "1024"], "Resolutions.")
 _STARTS = flags.DEFINE_integer("starts", 4, "Starts, all at once.")
@@ -84,15 +84,7 @@ def main(argv: list[str]) -> None:
         }
         rows.append(row)
         print(row, flush=True)
-    if _OUTPUT.value:
-        device = jax.devices()[0]
-        report = {
-            "date": time.strftime("%Y-%m-%d"),
-            "device": f"{device.platform} {device.device_kind}",
-            "versions": checkpoint.library_versions(),
-            "rows": rows,
-        }
-        pathlib.Path(_OUTPUT.value).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    measured.write(_OUTPUT.value, {"rows": rows})
 
 
 if __name__ == "__main__":

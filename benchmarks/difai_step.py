@@ -16,6 +16,7 @@ import tempfile
 import time
 
 import jax
+import measured
 import numpy as np
 from absl import app, flags
 from flax import nnx
@@ -80,12 +81,9 @@ def main(_: list[str]) -> None:
         "step_seconds": seconds,
         "peak_host_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "peak_device_gib": round((device.memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30, 2),
-        "device": f"{device.platform} {device.device_kind}",
-        "versions": checkpoint.library_versions(),
     }
     print(json.dumps(found, indent=1))
-    if _OUTPUT.value:
-        pathlib.Path(_OUTPUT.value).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    measured.write(_OUTPUT.value, found)
 
 
 if __name__ == "__main__":

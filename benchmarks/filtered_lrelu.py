@@ -9,18 +9,15 @@ alternate within a run, so that a busy machine slows all of them.
 """
 
 import dataclasses
-import json
 import os
-import pathlib
-import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import measured
 from absl import app, flags, logging
 from jax import Array, lax
 
-from stylegan_jax import checkpoint, stylegan3
+from stylegan_jax import stylegan3
 from stylegan_jax.ops import filtered_lrelu, resample
 
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results.")
@@ -88,18 +85,6 @@ def depthwise(x: Array, up_taps: Array, down_taps: Array, shape: stylegan3.Layer
     return convolve(x, down_taps[None, :], (1, 1), (1, rate), (none, none))
 
 
-def fastest(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Returns the seconds of the fastest of `repeats` calls of each, taken in turn after one that compiles."""
-    seconds = dict.fromkeys(runs, float("inf"))
-    for repeat in range(repeats + 1):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            jax.block_until_ready(run())
-            if repeat:
-                seconds[name] = min(seconds[name], time.perf_counter() - began)
-    return seconds
-
-
 def measure(network: str, index: int) -> list[Case]:
     """Returns the cases of one layer of a 256-pixel network."""
     scale, options = (2, dict(kernel=1, radial_filters=True)) if network == "R" else (1, {})
@@ -122,7 +107,10 @@ def measure(network: str, index: int) -> list[Case]:
     for name, run in values.items():
         if not jnp.allclose(run(), reference, atol=1e-4):
             raise AssertionError(f"{name} differs from the polyphase form")
-    value_seconds, gradient_seconds = fastest(values, _REPEATS.value), fastest(gradients, _REPEATS.value)
+    value_seconds, gradient_seconds = (
+        measured.fastest(values, _REPEATS.value),
+        measured.fastest(gradients, _REPEATS.value),
+    )
     cases = []
     for name in forms:
         ratios = (s[name] / s["polyphase"] for s in (value_seconds, gradient_seconds))
@@ -139,23 +127,11 @@ def measure(network: str, index: int) -> list[Case]:
 def main(argv: list[str]) -> None:
     """Measures all layers and writes the results."""
     logging.set_verbosity(logging.WARNING)
-    device = jax.devices()[0]
-    print(f"{device.platform} {device.device_kind}, {os.cpu_count()} cores", flush=True)
+    print(f"{measured.device()}, {os.cpu_count()} cores", flush=True)
     print("| layer | batch | form | value, s | gradient, s | value / polyphase | gradient / polyphase |")
     print("|---|---|---|---|---|---|---|", flush=True)
     cases = [case for network in "TR" for index in _LAYERS.value for case in measure(network, int(index))]
-    if not _OUTPUT.value:
-        return
-    report = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": f"{device.platform} {device.device_kind}",
-        "cores": os.cpu_count(),
-        "versions": checkpoint.library_versions(),
-        "cases": [dataclasses.asdict(case) for case in cases],
-    }
-    path = pathlib.Path(_OUTPUT.value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    measured.write(_OUTPUT.value, {"cases": [dataclasses.asdict(case) for case in cases]})
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ import tempfile
 import time
 
 import jax
+import measured
 from absl import app, flags
 from flax import nnx
 
 import stylegan_jax as sg
 from inpaint.learned.hierarchical.trainer import HierarchicalTrainer
-from stylegan_jax import checkpoint, stylegan2
+from stylegan_jax import stylegan2
 
 _RESOLUTION = flags.DEFINE_integer("resolution", 256, "Of the generator.")
 _BATCH = flags.DEFINE_integer("batch", 1, "Images of a step, all of them generated.")
@@ -72,12 +73,9 @@ def main(_: list[str]) -> None:
         "peak_host_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "peak_device_gib": round((device.memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30, 2),
         "statistics": statistics,
-        "device": f"{device.platform} {device.device_kind}",
-        "versions": checkpoint.library_versions(),
     }
     print(json.dumps(found, indent=1))
-    if _OUTPUT.value:
-        pathlib.Path(_OUTPUT.value).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    measured.write(_OUTPUT.value, found)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ arguments.
 """
 
 import json
-import pathlib
-import platform
 import resource
 import subprocess
 import sys
@@ -20,11 +18,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import measured
 from absl import app, flags, logging
 from flax import nnx
 
 import stylegan_jax as sg
-from stylegan_jax import checkpoint, encoders, stylegan3
+from stylegan_jax import encoders, stylegan3
 
 _CASES = flags.DEFINE_multi_string("case", None, "A case, NAME:BATCH (repeatable); by default all with 1 and 4.")
 _ONE = flags.DEFINE_string("one", None, "Run this case in this process, and print its row as JSON.")
@@ -118,16 +117,7 @@ def main(argv: list[str]) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(rows[-1], flush=True)
-    if _OUTPUT.value:
-        device = jax.devices()[0]
-        report = {
-            "date": time.strftime("%Y-%m-%d"),
-            "device": f"{device.platform} {device.device_kind}",
-            "python": platform.python_version(),
-            "versions": checkpoint.library_versions(),
-            "rows": rows,
-        }
-        pathlib.Path(_OUTPUT.value).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    measured.write(_OUTPUT.value, {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -8,18 +8,16 @@ PSNR inside the hole (clipped render, range 2) of the start with the lowest obje
 worst, and beside it the best start by truth, as an upper bound.
 """
 
-import json
-import pathlib
 import time
 
 import jax
+import measured
 import numpy as np
 from absl import app, flags, logging
 
 import inpaint
 import stylegan_jax as sg
 from inpaint import output, sample
-from stylegan_jax import checkpoint
 
 _GENERATOR = flags.DEFINE_string("generator", None, "Checkpoint directory; by default the demo generator.")
 _IMAGES = flags.DEFINE_integer("images", 20, "Number of images.")
@@ -63,20 +61,8 @@ def main(argv: list[str]) -> None:
             row = recover(model, truths, space=space, prior=float(prior))
             rows.append(row)
             print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
-    if _OUTPUT.value:
-        report = {
-            "date": time.strftime("%Y-%m-%d"),
-            "device": f"{jax.devices()[0].platform} {jax.devices()[0].device_kind}",
-            "generator": model.content_hash,
-            "images": _IMAGES.value,
-            "starts": _STARTS.value,
-            "steps": _STEPS.value,
-            "versions": checkpoint.library_versions(),
-            "rows": rows,
-        }
-        path = pathlib.Path(_OUTPUT.value)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    found = {"generator": model.content_hash, "images": _IMAGES.value, "starts": _STARTS.value, "steps": _STEPS.value}
+    measured.write(_OUTPUT.value, found | {"rows": rows})
 
 
 if __name__ == "__main__":

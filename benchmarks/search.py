@@ -8,20 +8,18 @@ drawing latents to the final renders, compilation excepted. Beside it, as many c
 gradient of the masked L2 for equally many starts at once.
 """
 
-import json
-import pathlib
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import measured
 import numpy as np
 from absl import app, flags, logging
 
 import inpaint
 import stylegan_jax as sg
 from inpaint import losses, sample
-from stylegan_jax import checkpoint
 
 _GENERATOR = flags.DEFINE_string("generator", None, "Checkpoint directory; by default the demo generator.")
 _STARTS = flags.DEFINE_list("starts", ["1", "4", "16", "64"], "Numbers of starts, all at once.")
@@ -83,17 +81,7 @@ def main(argv: list[str]) -> None:
         row["cost_of_a_start"] = round(whole / starts / (first["seconds"] / first["starts"]), 2)
         rows.append(row)
         print(row, flush=True)
-    if _OUTPUT.value:
-        device = jax.devices()[0]
-        report = {
-            "date": time.strftime("%Y-%m-%d"),
-            "device": f"{device.platform} {device.device_kind}",
-            "generator": model.content_hash,
-            "steps": _STEPS.value,
-            "versions": checkpoint.library_versions(),
-            "rows": rows,
-        }
-        pathlib.Path(_OUTPUT.value).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    measured.write(_OUTPUT.value, {"generator": model.content_hash, "steps": _STEPS.value, "rows": rows})
 
 
 if __name__ == "__main__":

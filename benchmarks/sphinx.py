@@ -11,12 +11,12 @@ and beside them those of the generator's mean image. Images of every row are wri
 """
 
 import dataclasses
-import json
 import pathlib
 import time
 
 import jax
 import jax.numpy as jnp
+import measured
 import numpy as np
 import skimage.data
 from absl import app, flags, logging
@@ -155,18 +155,14 @@ def _line(row: dict) -> str:
 
 
 def _write(path: pathlib.Path, model: sg.Model, rows: list[dict], sheets: dict[str, list[np.ndarray]]) -> None:
-    report = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": f"{jax.devices()[0].platform} {jax.devices()[0].device_kind}",
+    found = {
         "generator": model.content_hash,
         "steps": _STEPS.value,
         "lr": _LR.value,
         "photographs": PHOTOGRAPHS,
-        "versions": checkpoint.library_versions(),
         "rows": rows,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    measured.write(path, found)
     for name, images in sheets.items():
         if images:
             grid = np.concatenate([np.concatenate(list(np.clip(row, -1, 1)), 1) for row in images], 0)

@@ -11,23 +11,20 @@ input pixel of an up-convolution and per pixel of a plain one, once forward and 
 
 import dataclasses
 import importlib.util
-import json
 import os
-import pathlib
-import platform
 import time
 from collections.abc import Callable
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import measured
 import numpy as np
 from absl import app, flags, logging
 from flax import nnx
 from jax import Array
 
 import stylegan_jax as sg
-from stylegan_jax import checkpoint
 from stylegan_jax.ops import modulated_conv
 
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results.")
@@ -171,23 +168,10 @@ def main(argv: list[str]) -> None:
     device = jax.devices()[0]
     print(f"{device.platform} {device.device_kind}, {os.cpu_count()} cores, matmul {rate:.0f} GFLOP/s", flush=True)
     cases = [c for size in _SIZES.value for batch in _BATCHES.value for c in measure(int(size), int(batch), rate)]
-    if not _OUTPUT.value:
-        return
-    versions = checkpoint.library_versions()
+    found = {"matmul_gflops_per_second": rate, "cases": [dataclasses.asdict(case) for case in cases]}
     if importlib.util.find_spec("torch"):
-        versions["torch"] = __import__("torch").__version__
-    report = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": f"{device.platform} {device.device_kind}",
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": versions,
-        "matmul_gflops_per_second": rate,
-        "cases": [dataclasses.asdict(case) for case in cases],
-    }
-    path = pathlib.Path(_OUTPUT.value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        found["torch"] = __import__("torch").__version__
+    measured.write(_OUTPUT.value, found)
     ours = {(c.resolution, c.batch): c.seconds for c in cases if c.form == "jax shared kernel"}
     for case in cases:
         ratio = case.seconds / ours[case.resolution, case.batch]

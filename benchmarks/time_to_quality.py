@@ -9,13 +9,12 @@ truth). Methods whose latents alone do not give their images are timed to their 
 """
 
 import dataclasses
-import json
-import pathlib
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import measured
 import numpy as np
 from absl import app, flags, logging
 from flax import nnx
@@ -110,19 +109,8 @@ def main(argv: list[str]) -> None:
         }
         rows.append(row)
         print(row, flush=True)
-    if _OUTPUT.value:
-        device = jax.devices()[0]
-        report = {
-            "date": time.strftime("%Y-%m-%d"),
-            "device": f"{device.platform} {device.device_kind}",
-            "generator": model.content_hash,
-            "mask": _MASK.value,
-            "images": len(truths),
-            "starts": _STARTS.value,
-            "versions": checkpoint.library_versions(),
-            "rows": rows,
-        }
-        pathlib.Path(_OUTPUT.value).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    found = {"generator": model.content_hash, "mask": _MASK.value, "images": len(truths), "starts": _STARTS.value}
+    measured.write(_OUTPUT.value, found | {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The flags of runs over several processes, on one machine or many, and the share of the work that falls to this one.
 
-Processes find each other by JAX's own runtime. Each restores its own images with its own devices into the folder that
-they share, so none waits for another, and none fails with another, but with process 0, through which they know each
-other: it is the last to leave.
+Processes find each other by JAX's own runtime, which says how many they are, and part. Each restores its own images
+with its own devices into the folder that they share, so none waits for another, and none fails with another.
 """
 
 import contextlib
@@ -12,7 +11,6 @@ from typing import NamedTuple, TypeVar
 
 import jax
 from absl import flags
-from jax.experimental import multihost_utils
 
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
@@ -38,9 +36,6 @@ class Share(NamedTuple):
         return list(items[self.index :: self.count])
 
 
-_HEARTBEAT = 30  # seconds, after which a silent process counts as dead
-
-
 @contextlib.contextmanager
 def joined() -> Iterator[Share]:
     """Gives this process's share, after it has met the others where --distributed asks for it.
@@ -59,20 +54,14 @@ def joined() -> Iterator[Share]:
         raise ValueError(f"--{', --'.join(asked)} belong together; given is only --{', --'.join(given)}")
     if given and _ID.value >= _COUNT.value:
         raise ValueError(f"--process_id must be below --num_processes {_COUNT.value}, got {_ID.value}")
-    # Else one process that dies would take all others with it.
-    jax.config.update("jax_enable_recoverability", True)
     try:
-        jax.distributed.initialize(**asked, heartbeat_timeout_seconds=_HEARTBEAT)
+        jax.distributed.initialize(**asked)
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             "--distributed: nothing tells how many processes there are; give --coordinator_address HOST:PORT, "
             f"--num_processes and --process_id ({error})"
         ) from error
-    try:
-        yield Share(jax.process_index(), jax.process_count())
-    finally:
-        if jax.process_index() == 0:
-            # Returns when the others have left or died.
-            with multihost_utils.live_devices(jax.devices()):
-                pass
-        jax.distributed.shutdown()
+    share = Share(jax.process_index(), jax.process_count())
+    # They need no more of each other; still joined, all would die with process 0.
+    jax.distributed.shutdown()
+    yield share

@@ -114,7 +114,8 @@ def free_port():
 
 
 @pytest.mark.slow
-def test_one_of_two_processes_dies(tmp_path, save_generator, save_pictures):
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_of_two_processes_dies(tmp_path, save_generator, save_pictures, victim):
     """Two processes with two devices each: the other finishes its share, a rerun of both the rest; the results and the
     summary are those of one process."""
     save_generator(tmp_path / "generator")
@@ -134,15 +135,16 @@ def test_one_of_two_processes_dies(tmp_path, save_generator, save_pictures):
         shared = [*command, "--output=out", "--json_log=log.jsonl", "--distributed", address, "--num_processes=2"]
         return [subprocess.Popen([*shared, f"--process_id={i}"], **options) for i in range(2)]
 
-    first, second = begin()
-    while not (tmp_path / "out" / "1").exists() and second.poll() is None:
+    processes, other = begin(), 1 - victim
+    while not (tmp_path / "out" / str(victim)).exists() and processes[victim].poll() is None:
         time.sleep(0.02)
-    second.send_signal(signal.SIGKILL)
-    second.communicate()
-    text, errors = first.communicate(timeout=300)
-    assert first.returncode == 0, errors
-    assert "process    0 of 2, with 2 of 4 images" in text
-    assert {"0", "2"} <= {path.name for path in (tmp_path / "out").iterdir()} and not (tmp_path / "out" / "3").exists()
+    processes[victim].send_signal(signal.SIGKILL)
+    processes[victim].communicate()
+    text, errors = processes[other].communicate(timeout=300)
+    assert processes[other].returncode == 0, errors
+    assert f"process    {other} of 2, with 2 of 4 images" in text
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {str(other), str(other + 2)} <= names and str(victim + 2) not in names
     for process in begin():
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors

@@ -108,10 +108,13 @@ def test_torgb_shares_the_next_blocks_latent():
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_recorded_features_reproduce_the_image(name):
-    """Putting back the map that was there changes no bit; a changed map enters as it is and changes the image."""
+    """Putting back the map that was there gives the image again; a changed map enters as it is and changes the image.
+
+    To a few roundings: a program that is given the map fuses what follows otherwise than one that computes it.
+    """
     image, maps = reference()
     again, _ = steer(maps, replace=[name])
-    np.testing.assert_array_equal(again, image)
+    np.testing.assert_allclose(again, image, rtol=0, atol=2e-6)
     changed, met = steer(double=[name])
     assert np.abs(changed - image).max() > 1e-3
     np.testing.assert_array_equal(met[name], maps[name] * 2)
