@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the pictures of the README, by its commands: `python docs/make_pictures.py` (some six minutes on two cores).
+"""Makes the pictures of the README, by its commands: `python docs/make_pictures.py` (some eight minutes on two cores).
 
-Eileen Collins' portrait (NASA, public domain) comes with scikit-image.
+Eileen Collins' portrait (NASA, public domain) comes with scikit-image, that of Grace Hopper (US Navy, public domain)
+with matplotlib (`pip install ".[plot]"`).
 """
 
 import pathlib
@@ -10,13 +11,17 @@ import subprocess
 import sys
 import tempfile
 
+import matplotlib.cbook
 import numpy as np
 import skimage.data
 import skimage.draw
 import skimage.io
+import skimage.transform
+import skimage.util
 
 DOCS = pathlib.Path(__file__).parent
 FACE = "203.9,101.6,247.4,103.8,223.9,140.8"
+HOPPER = "222.7,190,306,186.7,266.7,280"
 
 
 def command(folder: pathlib.Path, *arguments: str) -> None:
@@ -34,20 +39,31 @@ def photograph(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     return photo, hole
 
 
-def constrained(folder: pathlib.Path) -> np.ndarray:
-    """Returns the photograph with its mouth hidden, restored without a constraint, with teeth and without, in a row."""
-    left, right, mouth = np.asarray(FACE.split(","), float).reshape(3, 2)
+def constrained(folder: pathlib.Path, name: str, photo: np.ndarray, face: str) -> np.ndarray:
+    """Returns a photograph with its mouth hidden, restored without a constraint, with teeth and without, in a row.
+
+    Args:
+        folder: to work in; `name`.png and the mask `name`_mouth.png are written there.
+        name: of the photograph.
+        photo: `[h, w, 3]`.
+        face: both eyes and the mouth, as for --landmarks.
+    """
+    left, right, mouth = np.asarray(face.split(","), float).reshape(3, 2)
     width = np.linalg.norm(right - left)
-    photo = skimage.data.astronaut()
     hole = np.zeros(photo.shape[:2], np.uint8)
     hole[skimage.draw.ellipse(mouth[1], mouth[0], 0.36 * width, 0.58 * width)] = 255
-    skimage.io.imsave(folder / "mouth.png", hole, check_contrast=False)
+    skimage.io.imsave(folder / f"{name}.png", photo)
+    skimage.io.imsave(folder / f"{name}_mouth.png", hole, check_contrast=False)
     shown = [np.where(hole[..., None] > 0, np.uint8(128), photo)]
     for target in ("free", "1", "0"):
-        options = ["--image", "photo.png", "--mask", "mouth.png", "--landmarks", FACE, "--output", f"out/{target}"]
+        output = f"out/{name}_{target}"
+        options = ["--image", f"{name}.png", "--mask", f"{name}_mouth.png", "--landmarks", face, "--output", output]
         command(folder, "restore", *options, *([] if target == "free" else ["--attribute", f"teeth_visible={target}"]))
-        shown.append(skimage.io.imread(folder / "out" / target / "photo_1.png"))
-    return np.concatenate([x[30:200, 139:309] for x in shown], 1)
+        shown.append(skimage.io.imread(folder / output / "photo_1.png"))
+    (x, y), reach = np.rint((left + right + mouth) / 3).astype(int), int(1.95 * width)
+    tiles = [image[y - reach : y + reach, x - reach : x + reach] for image in shown]
+    tiles = [skimage.transform.resize(tile, (224, 224), anti_aliasing=True) for tile in tiles]
+    return skimage.util.img_as_ubyte(np.concatenate(tiles, 1))
 
 
 def main() -> None:
@@ -63,9 +79,13 @@ def main() -> None:
         shown = [np.where(hole[..., None] > 0, np.uint8(128), photo)]
         shown += [skimage.io.imread(folder / f"out/photo/photo_{k}.png") for k in (1, 2)]
         skimage.io.imsave(DOCS / "photograph.png", np.concatenate([x[16:272, 96:352] for x in shown], 1))
-        skimage.io.imsave(DOCS / "constrained.png", constrained(folder))
+        with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
+            hopper = skimage.io.imread(file)
+        rows = [constrained(folder, "astronaut", photo, FACE), constrained(folder, "hopper", hopper, HOPPER)]
+        skimage.io.imsave(DOCS / "constrained.png", np.concatenate(rows))
         # Latents that a search from W has found are moved more easily than those near an encoder's guess.
-        options = ["--image", "photo.png", "--mask", "mouth.png", "--landmarks", FACE, "--output", "out/searched"]
+        options = ["--image", "photo.png", "--mask", "astronaut_mouth.png", "--landmarks", FACE]
+        options += ["--output", "out/searched"]
         options += ["--method", "latent_search", "--starts", "4", "--config.search.noise=none"]
         command(folder, "restore", *options)
         edit = ["--restored", "out/searched", "--direction", "attribute:teeth_visible", "--output", "out/edit"]

@@ -50,6 +50,8 @@ class SearchConfig:
         attributes: semantic constraints, each as "name=target" or "name=target:weight"; target 1 for present, 0 for
             absent.
         attribute_weight: of constraints that name none.
+        constrained_expected: takes the place of `expected` where there are constraints, of which expected pixels know
+            nothing: held near both, a mouth that is to be closed becomes a smear.
         attribute_on: what the classifier looks at, "composite" or "render".
         features: who compares images for methods whose source takes LPIPS: "lpips", or "discriminator_features" in its
             place, which is not the published objective; "auto": LPIPS where the command is given one.
@@ -86,7 +88,8 @@ class SearchConfig:
     terms: tuple[str, ...] = ()
     mask_practice: str = "fill"
     attributes: tuple[str, ...] = ()
-    attribute_weight: float = 0.05
+    attribute_weight: float = 0.06
+    constrained_expected: float = 0.0
     attribute_on: str = "composite"
     features: str = "auto"
     options: tuple[str, ...] = ()
@@ -189,7 +192,7 @@ def _latent_search(config: RestoreConfig, images: np.ndarray | None) -> Method:
         mahalanobis=search.mahalanobis,
         mean_distance=search.mean_distance,
         guess_distance=search.guess_distance,
-        expected=search.expected,
+        expected=search.constrained_expected if search.attributes else search.expected,
         noise=search.noise,
         initialisation=_initialisation(search),
         others=_others(search),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from inpaint import config as _config
 from inpaint import sample
 from inpaint.experiments import constraint
 from inpaint.learned import attribute_classifier as learned
@@ -221,3 +222,17 @@ def test_commands(tmp_path, save_generator, run_commands):
     assert set(figures["targets"]) == {"free", "present", "absent"} and figures["portraits"] == 2
     assert len(json.loads((tmp_path / "study" / "key.json").read_text())) == 2
     assert (tmp_path / "study" / "sheet.png").is_file() and not (tmp_path / "no").exists()
+
+
+def test_expected_pixels_make_way_for_a_constraint():
+    """They know nothing of it; who wants both says so."""
+    config = _config.named("encoder_search")
+
+    def weights():
+        return {term.name: term.weight for term in _config.build_method(config).phases[-1].terms}
+
+    assert weights()["expected_l2"] == config.search.expected > 0
+    config.search.attributes = ("teeth_visible=1",)
+    assert "expected_l2" not in weights() and weights()["attribute:teeth_visible"] == config.search.attribute_weight
+    config.search.constrained_expected = 0.2
+    assert weights()["expected_l2"] == 0.2
