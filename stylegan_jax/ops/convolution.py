@@ -5,7 +5,7 @@ The derivative of each is written with the others, so all can be differentiated 
 (R1 needs two). Forms that differ from what XLA would derive were chosen for speed on XLA:CPU
 (benchmarks/convolutions.py) and are unmeasured elsewhere: the weight gradient is one matrix product per kernel tap;
 each of the four output phases of the transposed convolution is an ordinary convolution with those taps of the kernel
-that reach it; the strided convolution, on CPUs only, is one matrix product per row of the kernel.
+that reach it; on CPUs, the strided convolution and the input's gradient of wide kernels are a product per tap, too.
 """
 
 import functools
@@ -39,75 +39,111 @@ def _tap_products(wide: Array, narrow: Array, kernel: int, stride: int) -> Array
     return jnp.stack([jnp.stack([product(i, j) for j in range(kernel)]) for i in range(kernel)])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv2d(x: Array, weight: Array, padding: int = 0) -> Array:
+def _by_taps(
+    x: Array, weight: Array, size: tuple[int, int], *, stride: int = 1, swapped: bool = False, turned: bool = False
+) -> Array:
+    """Returns the correlation of padded `x` with `weight`, one matrix product for each tap.
+
+    Args:
+        x: `[n, h, w, in]`.
+        weight: `[k, k, in, out]`.
+        size: height and width of the result.
+        stride: of the windows.
+        swapped: `weight` is `[k, k, out, in]`; the products read it so, without a copy.
+        turned: `weight` is turned by 180 degrees.
+    """
+    kernel, (height, width), total = weight.shape[0], size, 0.0
+    contracted = (((1,), (1 if swapped else 0,)), ((), ()))
+    for i in range(kernel):
+        for j in range(kernel):
+            window = x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
+            tap = weight[kernel - 1 - i, kernel - 1 - j] if turned else weight[i, j]
+            total += lax.dot_general(window.reshape(-1, x.shape[3]), tap, contracted)
+    return total.reshape(-1, height, width, total.shape[1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv2d(x: Array, weight: Array, padding: int = 0, turned: bool = False) -> Array:
     """Returns the correlation of `x` with `weight`, stride 1.
 
     Args:
         x: `[n, h, w, in]`.
         weight: `[k, k, in, out]`.
         padding: zeros added on every side.
+        turned: `weight` is `[k, k, out, in]` and turned by 180 degrees, as for the gradient of an input.
 
     Returns:
         `[n, h + 2*padding - k + 1, w + 2*padding - k + 1, out]`.
     """
     if weight.shape[:2] == (1, 1) and padding == 0:
-        return x @ weight[0, 0]
-    return _correlate(x, weight, padding)
+        return x @ (weight[0, 0].T if turned else weight[0, 0])
+    if not turned:
+        return _correlate(x, weight, padding)
+    size = tuple(length + 2 * padding - weight.shape[0] + 1 for length in x.shape[1:3])
+
+    def by_taps(x: Array, weight: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+        return _by_taps(x, weight, size, swapped=True, turned=True)
+
+    def as_one(x: Array, weight: Array) -> Array:
+        return _correlate(x, _transpose_weight(weight), padding)
+
+    # Of a wide kernel for few pixels the copy that turns it costs more than the convolution.
+    if x.shape[0] * size[0] * size[1] > 2 * min(weight.shape[2:]):
+        return as_one(x, weight)
+    return lax.platform_dependent(x, weight, cpu=by_taps, default=as_one)
 
 
-def _conv2d_forward(x: Array, weight: Array, padding: int) -> tuple[Array, tuple[Array, Array]]:
-    return conv2d(x, weight, padding), (x, weight)
+def _conv2d_forward(x: Array, weight: Array, padding: int, turned: bool) -> tuple[Array, tuple[Array, Array]]:
+    return conv2d(x, weight, padding, turned), (x, weight)
 
 
-def _conv2d_backward(padding: int, residual: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+def _conv2d_backward(
+    padding: int, turned: bool, residual: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
     x, weight = residual
     kernel = weight.shape[0]
     padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    d_x = conv2d(cotangent, _transpose_weight(weight), kernel - 1 - padding)
-    return d_x, _tap_products(padded, cotangent, kernel, 1)
+    d_weight = _tap_products(padded, cotangent, kernel, 1)
+    d_x = conv2d(cotangent, weight, kernel - 1 - padding, not turned)
+    return d_x, _transpose_weight(d_weight) if turned else d_weight
 
 
 conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 
 
-@jax.custom_vjp
-def conv2d_down(x: Array, weight: Array) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv2d_down(x: Array, weight: Array, swapped: bool = False) -> Array:
     """Returns the correlation of `x` with `weight`, stride 2, no padding.
 
     Args:
         x: `[n, 2h + 1, 2w + 1, in]`.
         weight: `[3, 3, in, out]`.
+        swapped: `weight` is `[3, 3, out, in]`, as for the gradient of an up-convolution.
 
     Returns:
         `[n, h, w, out]`.
     """
-    return lax.platform_dependent(x, weight, cpu=_down_by_rows, default=_down_strided)
+
+    def by_taps(x: Array, weight: Array) -> Array:
+        return _by_taps(x, weight, (x.shape[1] // 2, x.shape[2] // 2), stride=2, swapped=swapped)
+
+    def strided(x: Array, weight: Array) -> Array:
+        return _correlate(x, weight.swapaxes(2, 3) if swapped else weight, 0, stride=2)
+
+    return lax.platform_dependent(x, weight, cpu=by_taps, default=strided)
 
 
-def _down_strided(x: Array, weight: Array) -> Array:
-    return _correlate(x, weight, 0, stride=2)
+def _conv2d_down_forward(x: Array, weight: Array, swapped: bool) -> tuple[Array, tuple[Array, Array]]:
+    return conv2d_down(x, weight, swapped), (x, weight)
 
 
-def _down_by_rows(x: Array, weight: Array) -> Array:
-    """Returns the sum over the kernel's rows of one matrix product each."""
-    n, height, width, channels = x.shape[0], x.shape[1] // 2, x.shape[2] // 2, x.shape[3]
-
-    def product(i: int) -> Array:
-        taps = [x[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2] for j in range(3)]
-        patches = jnp.concatenate(taps, 3).reshape(-1, 3 * channels)
-        return patches @ weight[i].reshape(3 * channels, -1)
-
-    return sum(product(i) for i in range(3)).reshape(n, height, width, -1)
-
-
-def _conv2d_down_forward(x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
-    return conv2d_down(x, weight), (x, weight)
-
-
-def _conv2d_down_backward(residual: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+def _conv2d_down_backward(swapped: bool, residual: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     x, weight = residual
-    return conv2d_up(cotangent, weight.swapaxes(2, 3)), _tap_products(x, cotangent, 3, 2)
+    d_weight = _tap_products(x, cotangent, 3, 2)
+    if swapped:
+        return conv2d_up(cotangent, weight), d_weight.swapaxes(2, 3)
+    return conv2d_up(cotangent, weight.swapaxes(2, 3)), d_weight
 
 
 conv2d_down.defvjp(_conv2d_down_forward, _conv2d_down_backward)
@@ -151,7 +187,7 @@ def _conv2d_up_forward(x: Array, weight: Array) -> tuple[Array, tuple[Array, Arr
 def _conv2d_up_backward(residual: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     x, weight = residual
     d_weight = _tap_products(cotangent, x, 3, 2).swapaxes(2, 3)
-    return conv2d_down(cotangent, weight.swapaxes(2, 3)), d_weight
+    return conv2d_down(cotangent, weight, True), d_weight
 
 
 conv2d_up.defvjp(_conv2d_up_forward, _conv2d_up_backward)
