@@ -119,7 +119,7 @@ UP = {
     "zeros inserted": up_dilated,
 }
 DOWN = {
-    "taps (on CPUs)": lambda x, weight: convolution.conv2d_down(x, weight, True),
+    "taps (on CPUs)": lambda x, weight: convolution._conv2d_down(x, weight, True),
     "strided": down_strided,
     "sub-grids": down_sub_grids,
     "patches": down_patches,

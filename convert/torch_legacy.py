@@ -106,7 +106,8 @@ def _read_object(
     allowed |= {name: call for name, call in torch_globals(work).items() if not name.endswith("_load_from_bytes")}
     allowed["collections.OrderedDict"] = Call("OrderedDict", lambda: {})
     for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path"):
-        allowed[f"pathlib.{kind}"] = Call(kind, _path)
+        # Python 3.13 says where it keeps them.
+        allowed[f"pathlib.{kind}"] = allowed[f"pathlib._local.{kind}"] = Call(kind, _path)
     allowed["argparse.Namespace"] = Call("Namespace", lambda: Namespace())
     value, end = read_pickle(data, allowed, work=work, persistent=storage)
     if isinstance(value, dict):

@@ -71,6 +71,8 @@ package, cases = json.load(sys.stdin)
 main = importlib.import_module(package + ".__main__")
 import ml_collections, stylegan_jax.rendering
 import inpaint.config, inpaint.film, inpaint.inputs, inpaint.output, inpaint.photograph, inpaint.experiments.run
+import inpaint.experiments.papers, inpaint.experiments.report.build, inpaint.experiments.robustness
+import inpaint.edit, inpaint.experiments.studies, inpaint.learned.inpainters
 results = []
 for case in cases:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:

@@ -62,19 +62,24 @@ def _by_taps(
     return total.reshape(-1, height, width, total.shape[1])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv2d(x: Array, weight: Array, padding: int = 0, turned: bool = False) -> Array:
+def conv2d(x: Array, weight: Array, padding: int = 0) -> Array:
     """Returns the correlation of `x` with `weight`, stride 1.
 
     Args:
         x: `[n, h, w, in]`.
         weight: `[k, k, in, out]`.
         padding: zeros added on every side.
-        turned: `weight` is `[k, k, out, in]` and turned by 180 degrees, as for the gradient of an input.
 
     Returns:
         `[n, h + 2*padding - k + 1, w + 2*padding - k + 1, out]`.
     """
+    return _conv2d(x, weight, padding, False)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv2d(x: Array, weight: Array, padding: int, turned: bool) -> Array:
+    """Returns `conv2d`; where `turned`, `weight` is `[k, k, out, in]` and turned by 180 degrees, as for the gradient of
+    an input."""
     if weight.shape[:2] == (1, 1) and padding == 0:
         return x @ (weight[0, 0].T if turned else weight[0, 0])
     if not turned:
@@ -95,7 +100,7 @@ def conv2d(x: Array, weight: Array, padding: int = 0, turned: bool = False) -> A
 
 
 def _conv2d_forward(x: Array, weight: Array, padding: int, turned: bool) -> tuple[Array, tuple[Array, Array]]:
-    return conv2d(x, weight, padding, turned), (x, weight)
+    return _conv2d(x, weight, padding, turned), (x, weight)
 
 
 def _conv2d_backward(
@@ -105,25 +110,29 @@ def _conv2d_backward(
     kernel = weight.shape[0]
     padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     d_weight = _tap_products(padded, cotangent, kernel, 1)
-    d_x = conv2d(cotangent, weight, kernel - 1 - padding, not turned)
+    d_x = _conv2d(cotangent, weight, kernel - 1 - padding, not turned)
     return d_x, _transpose_weight(d_weight) if turned else d_weight
 
 
-conv2d.defvjp(_conv2d_forward, _conv2d_backward)
+_conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv2d_down(x: Array, weight: Array, swapped: bool = False) -> Array:
+def conv2d_down(x: Array, weight: Array) -> Array:
     """Returns the correlation of `x` with `weight`, stride 2, no padding.
 
     Args:
         x: `[n, 2h + 1, 2w + 1, in]`.
         weight: `[3, 3, in, out]`.
-        swapped: `weight` is `[3, 3, out, in]`, as for the gradient of an up-convolution.
 
     Returns:
         `[n, h, w, out]`.
     """
+    return _conv2d_down(x, weight, False)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv2d_down(x: Array, weight: Array, swapped: bool) -> Array:
+    """Returns `conv2d_down`; where `swapped`, `weight` is `[3, 3, out, in]`, as for the gradient of `conv2d_up`."""
 
     def by_taps(x: Array, weight: Array) -> Array:
         return _by_taps(x, weight, (x.shape[1] // 2, x.shape[2] // 2), stride=2, swapped=swapped)
@@ -135,7 +144,7 @@ def conv2d_down(x: Array, weight: Array, swapped: bool = False) -> Array:
 
 
 def _conv2d_down_forward(x: Array, weight: Array, swapped: bool) -> tuple[Array, tuple[Array, Array]]:
-    return conv2d_down(x, weight, swapped), (x, weight)
+    return _conv2d_down(x, weight, swapped), (x, weight)
 
 
 def _conv2d_down_backward(swapped: bool, residual: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
@@ -146,7 +155,7 @@ def _conv2d_down_backward(swapped: bool, residual: tuple[Array, Array], cotangen
     return conv2d_up(cotangent, weight.swapaxes(2, 3)), d_weight
 
 
-conv2d_down.defvjp(_conv2d_down_forward, _conv2d_down_backward)
+_conv2d_down.defvjp(_conv2d_down_forward, _conv2d_down_backward)
 
 
 @jax.custom_vjp
@@ -187,7 +196,7 @@ def _conv2d_up_forward(x: Array, weight: Array) -> tuple[Array, tuple[Array, Arr
 def _conv2d_up_backward(residual: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     x, weight = residual
     d_weight = _tap_products(cotangent, x, 3, 2).swapaxes(2, 3)
-    return conv2d_down(cotangent, weight, True), d_weight
+    return _conv2d_down(cotangent, weight, True), d_weight
 
 
 conv2d_up.defvjp(_conv2d_up_forward, _conv2d_up_backward)

@@ -118,6 +118,7 @@ BASE = ["--judge=judge", "--samples=2", "--starts=2", "--steps=2"]
 MOVED = "--methods=moved=latent_search+search.space=w&transform+search.pool=2"
 
 
+@pytest.mark.slow
 def test_robustness_for_real(folder, run_commands):
     """Every disturbance has a row, the repeat is the floor, another seed is far from it, and a second call skips."""
     call = ["evaluate", "--study=robustness", *BASE, "--generator=generator", "--methods=brief", "--output=robust"]

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from inpaint.experiments.records import Row
 from inpaint.experiments.table import bootstrap_interval, per_image
@@ -123,6 +122,8 @@ def paired(ours: dict[str, float], theirs: dict[str, float]) -> Paired | None:
     difference = np.asarray([ours[image] - theirs[image] for image in shared])
     p = 1.0 if not difference.any() else float("nan")
     if len(shared) >= FEWEST and difference.any():
+        from scipy import stats  # takes half a second, which commands that need none should not wait
+
         p = float(stats.wilcoxon(difference, zero_method="zsplit", method="auto").pvalue)
     interval = bootstrap_interval(difference, resamples=RESAMPLES)
     return Paired(float(np.median(difference)), interval, int((difference > 0).sum()), len(shared), p)
