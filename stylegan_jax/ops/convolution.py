@@ -93,8 +93,9 @@ def _conv2d(x: Array, weight: Array, padding: int, turned: bool) -> Array:
     def as_one(x: Array, weight: Array) -> Array:
         return _correlate(x, _transpose_weight(weight), padding)
 
-    # Of a wide kernel for few pixels the copy that turns it costs more than the convolution.
-    if x.shape[0] * size[0] * size[1] > 2 * min(weight.shape[2:]):
+    # Of a wide kernel for few pixels the copy that turns it costs more than the convolution. By the image and not by
+    # the batch, of which a lane of a search knows nothing.
+    if 8 * size[0] * size[1] > min(weight.shape[2:]):
         return as_one(x, weight)
     return lax.platform_dependent(x, weight, cpu=by_taps, default=as_one)
 

@@ -51,8 +51,8 @@ def transposed(x, weight):
 CONVOLUTIONS = {
     "3x3 same": (same, functools.partial(reference, padding=(1, 1)), (2, 5, 4, 3), 3),
     "3x3 valid": (convolution.conv2d, reference, (2, 5, 4, 3), 3),
-    "3x3 same, wide": (same, functools.partial(reference, padding=(1, 1)), (2, 3, 4, 24), 3),
-    "3x3 valid, wide": (convolution.conv2d, reference, (1, 5, 4, 24), 3),
+    "3x3 same, wide": (same, functools.partial(reference, padding=(1, 1)), (2, 2, 3, 72), 3),
+    "3x3 valid, wide": (convolution.conv2d, reference, (1, 3, 3, 108), 3),
     "1x1": (convolution.conv2d, reference, (2, 3, 4, 3), 1),
     "down": (convolution.conv2d_down, functools.partial(reference, stride=2), (2, 7, 5, 3), 3),
     "up": (convolution.conv2d_up, transposed, (2, 3, 4, 3), 3),
