@@ -31,15 +31,18 @@ _LAYERS = flags.DEFINE_list(
 _NETWORKS = flags.DEFINE_list("networks", ["64x4096x16", "256x16384x1", "256x16384x4"], "Pixels, channel_base, batch.")
 
 
-def _convolve(x: Array, weight: Array, **options) -> Array:
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+def _convolve(x: Array, weight: Array, *, pads: Pads, stride: int = 1, dilation: int = 1) -> Array:
     return lax.conv_general_dilated(
-        x, weight, (1, 1), options.pop("pads"), dimension_numbers=("NHWC", "HWIO", "NHWC"), **options
+        x, weight, (stride,) * 2, pads, lhs_dilation=(dilation,) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
 def up_dilated(x: Array, weight: Array) -> Array:
     """Returns the transposed convolution as one convolution of the zero-inserted `x`."""
-    return _convolve(x, jnp.flip(weight, (0, 1)), pads=((2, 2), (2, 2)), lhs_dilation=(2, 2))
+    return _convolve(x, jnp.flip(weight, (0, 1)), pads=((2, 2), (2, 2)), dilation=2)
 
 
 def up_one_kernel(x: Array, weight: Array) -> Array:
@@ -71,9 +74,7 @@ def up_columns(x: Array, weight: Array) -> Array:
 
 def down_strided(x: Array, weight: Array) -> Array:
     """Returns the strided convolution as one of XLA's; `weight` `[3, 3, out, in]` as for the gradient."""
-    return lax.conv_general_dilated(
-        x, weight.swapaxes(2, 3), (2, 2), ((0, 0), (0, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return _convolve(x, weight.swapaxes(2, 3), pads=((0, 0), (0, 0)), stride=2)
 
 
 def down_sub_grids(x: Array, weight: Array) -> Array:
@@ -194,9 +195,7 @@ def network(text: str) -> list[dict]:
 def main(argv: list[str]) -> None:
     """Measures layers and networks, and writes the results."""
     logging.set_verbosity(logging.WARNING)
-    square = jax.random.normal(jax.random.key(0), (2048, 2048))
-    product = jax.jit(lambda a: a @ a)
-    rate = 2 * 2048**3 / measured.fastest({"": lambda: product(square)}, 5)[""] / 1e9
+    rate = measured.matmul_rate()
     print(f"{measured.device()}, matmul {rate:.0f} GFLOP/s", flush=True)
     print("| what | form | ms | GFLOP/s | time / the library's |\n|---|---|---|---|---|", flush=True)
     layers = [row for text in _LAYERS.value if text != "none" for row in layer(text)]

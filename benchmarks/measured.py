@@ -29,6 +29,13 @@ def fastest(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, fl
     return seconds
 
 
+def matmul_rate() -> float:
+    """Returns the machine's float32 matrix multiplication in GFLOP/s."""
+    size = 4096 if jax.default_backend() != "cpu" else 2048
+    a, product = jax.random.normal(jax.random.key(0), (size, size)), jax.jit(lambda a: a @ a)
+    return 2 * size**3 / fastest({"": lambda: product(a)}, 5)[""] / 1e9
+
+
 def device() -> str:
     """Returns platform and kind of the first device."""
     first = jax.devices()[0]

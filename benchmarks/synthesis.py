@@ -73,14 +73,6 @@ def fastest(run: Callable[[], object], repeats: int) -> tuple[float, float]:
     return min(times[1:]), times[0]
 
 
-def matmul_rate(size: int = 4096 if jax.default_backend() != "cpu" else 2048) -> float:
-    """Returns the machine's float32 matrix multiplication in GFLOP/s."""
-    a = jax.random.normal(jax.random.key(0), (size, size))
-    product = jax.jit(lambda a: a @ a)
-    seconds, _ = fastest(lambda: product(a).block_until_ready(), 5)
-    return 2 * size**3 / seconds / 1e9
-
-
 def per_sample_modulated_conv2d(
     x: Array, weight: Array, styles: Array, *, demodulate: bool = True, up_taps: Array | None = None
 ) -> Array:
@@ -164,7 +156,7 @@ def measure(resolution: int, batch: int, rate: float) -> list[Case]:
 def main(argv: list[str]) -> None:
     """Measures all sizes and writes the results."""
     logging.set_verbosity(logging.WARNING)
-    rate = matmul_rate()
+    rate = measured.matmul_rate()
     device = jax.devices()[0]
     print(f"{device.platform} {device.device_kind}, {os.cpu_count()} cores, matmul {rate:.0f} GFLOP/s", flush=True)
     cases = [c for size in _SIZES.value for batch in _BATCHES.value for c in measure(int(size), int(batch), rate)]
