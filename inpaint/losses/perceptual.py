@@ -69,10 +69,13 @@ def saturating_adversarial(discriminator: Callable[[Array], Array], image: Array
 def discriminator_distance(features: Callable[[Array], dict[str, Array]], prediction: Array, target: Array) -> Array:
     """Returns the mean over blocks l of `mean |D_l(prediction) - D_l(target)| / mean |D_l(target)|`.
 
+    The denominators count as constants in gradients: a target filled with the prediction's own pixels would otherwise
+    bring a search to brighten its hole until everything else looks alike.
+
     Args:
         features: of a discriminator: takes images `[n, h, w, c]`, returns feature maps by name.
         prediction, target: images `[h, w, c]`.
     """
     both = features(jnp.stack([prediction, target]))
-    distances = [jnp.mean(jnp.abs(x[0] - x[1])) / (jnp.mean(jnp.abs(x[1])) + 1e-8) for x in both.values()]
-    return jnp.mean(jnp.stack(distances))
+    scales = {name: jax.lax.stop_gradient(jnp.mean(jnp.abs(x[1]))) + 1e-8 for name, x in both.items()}
+    return jnp.mean(jnp.stack([jnp.mean(jnp.abs(x[0] - x[1])) / scales[name] for name, x in both.items()]))

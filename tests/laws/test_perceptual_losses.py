@@ -59,6 +59,17 @@ def test_discriminator_distance_against_numpy():
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_filled_hole_earns_nothing():
+    """Where the target is filled with the prediction's own pixels, making these brighter is no way to a smaller distance."""
+
+    def distance(image):
+        pair = losses.masked_pair(image, TARGET, jnp.asarray(KNOWN), practice="fill")
+        return losses.discriminator_distance(lambda x: {"pixels": x}, *pair)
+
+    gradient = jax.grad(distance)(PREDICTION)
+    assert not np.asarray(gradient[KNOWN == 0]).any() and np.asarray(gradient[KNOWN == 1]).any()
+
+
 def test_views_are_the_same_picture():
     """One is the image, one its mirror image moved down, one smoothed and moved to the right; a flat image stays."""
     found, image = np.asarray(losses.views(PREDICTION)), np.asarray(PREDICTION)
