@@ -302,7 +302,7 @@ def _fitted(name: str, images: np.ndarray | None) -> np.ndarray:
 
 def _learned_defaults(name: str) -> RestoreConfig:
     search = SearchConfig(space="w+", steps=0, lr=0.01, mahalanobis=0.0, init="sample", starts=8)
-    return RestoreConfig(method=name, search=search, composite="hard")
+    return RestoreConfig(method=name, search=search)
 
 
 # What may be asked of a learned inpainter, by `search.options`.
