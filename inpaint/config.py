@@ -301,7 +301,7 @@ def _fitted(name: str, images: np.ndarray | None) -> np.ndarray:
 
 
 def _learned_defaults(name: str) -> RestoreConfig:
-    search = SearchConfig(space="w+", steps=0, lr=0.01, mahalanobis=0.0, init="sample", starts=8)
+    search = SearchConfig(space="w+", steps=0, lr=0.01, mahalanobis=0.0, guess_distance=1.0, init="sample", starts=8)
     return RestoreConfig(method=name, search=search)
 
 
@@ -327,7 +327,7 @@ def _learned(config: RestoreConfig, inpainter: Inpainter | None) -> FeedForward:
     if inpainter is None:
         raise ValueError(f"the method {config.method} is a trained network, which must be loaded first")
     learned_options(config)
-    free = {"steps", "lr", "mahalanobis", "starts", "keep", "select", "chunk", "seed"}
+    free = {"steps", "lr", "mahalanobis", "guess_distance", "starts", "keep", "select", "chunk", "seed"}
     free |= {"options"} if config.method in LEARNED_OPTIONS else set()
     changed = sorted(
         f.name
@@ -337,7 +337,12 @@ def _learned(config: RestoreConfig, inpainter: Inpainter | None) -> FeedForward:
     if changed:
         raise ValueError(f"the method {config.method} is a trained network and has no {', '.join(changed)}")
     return methods.learned(
-        inpainter, name=config.method, steps=search.steps, lr=search.lr, mahalanobis=search.mahalanobis
+        inpainter,
+        name=config.method,
+        steps=search.steps,
+        lr=search.lr,
+        mahalanobis=search.mahalanobis,
+        guess_distance=search.guess_distance,
     )
 
 

@@ -5,9 +5,9 @@ python -m inpaint train --data faces64.npz --split train --generator faces64 --o
     --config configs/learned/hierarchical64.py
 
 Smaller than the paper in everything, and unlike it in four settings, which a budget of minutes asks for: output styles
-are counted from the generator's own encoder, a third of the images teach latents alone, half of a batch are real images,
-and the game is played late and in every fourth step only. Variants: "smoke", and the rows of the paper's table 2 (`FILE:divinversion`, see
-`inpaint.learned.hierarchical.config.ABLATION`).
+are counted from the generator's own encoder, a third of the images teach latents alone, half of a batch are real
+images, and the game is played late and in every fourth step only. Variants: "smoke", and the rows of the paper's
+table 2 (`FILE:divinversion`, see `inpaint.learned.hierarchical.config.ABLATION`).
 """
 
 from inpaint.learned.hierarchical.config import ABLATION

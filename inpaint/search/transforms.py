@@ -111,6 +111,26 @@ def within_l1_ball(radius: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: _Center(jax.tree.map(jnp.copy, params)), update)
 
 
+@functools.cache
+def held(weight: float) -> optax.GradientTransformation:
+    """Adds the gradient of `weight * |v - v_0|^2 / |v_0|^2` to that of every array, v_0 being where it began.
+
+    It comes first in a chain. Adam, which divides each gradient by its size, would otherwise take as long steps where
+    nothing but rounding pulls (a feature map behind a hole) as where the image does.
+    """
+    if not weight > 0:
+        raise ValueError(f"the weight that holds a variable must be above 0, got {weight}")
+
+    def update(gradient, state, params):
+        def pull(g: Array, p: Array, center: Array) -> Array:
+            size = jnp.maximum(jnp.sum(jnp.square(center)), jnp.finfo(center.dtype).tiny)
+            return g + 2 * weight * (p - center) / size
+
+        return jax.tree.map(pull, gradient, params, state.center), state
+
+    return optax.GradientTransformation(lambda params: _Center(jax.tree.map(jnp.copy, params)), update)
+
+
 def by_part(
     default: optax.GradientTransformation, parts: Mapping[str, optax.GradientTransformation]
 ) -> optax.GradientTransformation:

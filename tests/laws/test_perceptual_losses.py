@@ -60,7 +60,7 @@ def test_discriminator_distance_against_numpy():
 
 
 def test_a_filled_hole_earns_nothing():
-    """Where the target is filled with the prediction's own pixels, making these brighter is no way to a smaller distance."""
+    """Where a target is filled with the prediction's own pixels, brighter ones are no way to a smaller distance."""
 
     def distance(image):
         pair = losses.masked_pair(image, TARGET, jnp.asarray(KNOWN), practice="fill")

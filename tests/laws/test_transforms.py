@@ -137,3 +137,27 @@ def test_schedules(x64):
     np.testing.assert_allclose([drop(t) for t in (0, 45, 90, 100)], [0.04, 0.4, 0.04, 0.0004], atol=1e-12)
     with pytest.raises(ValueError, match="need steps >= 1 and lr > 0, got 0 and 0.4"):
         schedule.one_cycle_drop(0.4, 0)
+
+
+def test_what_is_held_stays_near(x64):
+    """The gradient is that of the penalty, from where the variable began; nothing moves where nothing else pulls."""
+    v, target, weight = normal(0, 4, 5), normal(1, 4, 5), 0.7
+    chain = optax.chain(transforms.held(weight), optax.sgd(0.2))
+    np.testing.assert_array_equal(step(chain, v, jnp.zeros_like(v), times=3), v)
+
+    def objective(x):
+        return jnp.sum(jnp.square(x - target)) + weight * jnp.sum(jnp.square(x - v)) / jnp.sum(jnp.square(v))
+
+    state, moved, other = chain.init(v), v, v
+    for _ in range(200):
+        updates, state = chain.update(2 * (moved - target), state, moved)
+        moved, other = moved + updates, other - 0.2 * jax.grad(objective)(other)
+    np.testing.assert_allclose(moved, other, rtol=0, atol=1e-12)
+    share = weight / jnp.sum(jnp.square(v))
+    np.testing.assert_allclose(moved, (target + share * v) / (1 + share), rtol=0, atol=1e-12)
+
+
+def test_holding_needs_a_weight():
+    """A weight of 0 is refused."""
+    with pytest.raises(ValueError, match="the weight that holds a variable must be above 0, got 0"):
+        transforms.held(0)
