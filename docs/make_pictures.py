@@ -19,6 +19,9 @@ import skimage.io
 import skimage.transform
 import skimage.util
 
+from inpaint import sample
+from stylegan_jax import image_io
+
 DOCS = pathlib.Path(__file__).parent
 FACE = "203.9,101.6,247.4,103.8,223.9,140.8"
 HOPPER = "222.7,190,306,186.7,266.7,280"
@@ -66,8 +69,28 @@ def constrained(folder: pathlib.Path, name: str, photo: np.ndarray, face: str) -
     return skimage.util.img_as_ubyte(np.concatenate(tiles, 1))
 
 
+def learned(folder: pathlib.Path, hole: str) -> np.ndarray:
+    """Returns the sample portrait, what is left of it, four samples of `hierarchical` and three of `difai`, in a row.
+
+    Args:
+        folder: to work in.
+        hole: generator of the mask, see `python -m inpaint mask`.
+    """
+    portrait = image_io.to_uint8(sample.portrait(64))
+    skimage.io.imsave(folder / "portrait.png", portrait)
+    command(folder, "mask", "--kind", hole, "--size", "64", "--output", hole)
+    mask = next((folder / hole).iterdir())
+    row = [portrait, np.where(skimage.io.imread(mask)[..., None] > 127, np.uint8(128), portrait)]
+    for method, count in (("hierarchical", 4), ("difai", 3)):
+        output = f"out/{method}_{hole}"
+        options = ["--method", method, "--samples", str(count), "--keep", str(count), "--output", output]
+        command(folder, "restore", "--image", "portrait.png", "--mask", str(mask), *options)
+        row += [skimage.io.imread(folder / output / f"restored_{k}.png") for k in range(1, count + 1)]
+    return np.concatenate(row, 1).repeat(2, 0).repeat(2, 1)
+
+
 def main() -> None:
-    """Writes contact_sheet, photograph, constrained, edited and masks .png and film.webp beside this file."""
+    """Writes contact_sheet, photograph, constrained, edited, masks and learned .png and film.webp beside this file."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         command(folder, "restore")
@@ -97,6 +120,8 @@ def main() -> None:
         files = [next((folder / f"masks/{i}").iterdir()) for i in range(len(kinds))]
         row = [np.pad(skimage.io.imread(file), 4, constant_values=128) for file in files]
         skimage.io.imsave(DOCS / "masks.png", np.concatenate(row, 1), check_contrast=False)
+        rows = [learned(folder, hole) for hole in ("lower_half", "mouth", "right_half")]
+        skimage.io.imsave(DOCS / "learned.png", np.concatenate(rows))
 
 
 if __name__ == "__main__":

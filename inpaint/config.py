@@ -36,6 +36,7 @@ class SearchConfig:
     Attributes:
         init: "prescreen" (the best of `pool` random latents), "edges" (the same by their edges), "random", or "mean",
             "encoder" or "file" (latents of an earlier restoration), with up to `jitter` times W's spread added.
+        guess_distance: weight of the distance from the encoder's guess; behind a learned inpainter, from the sample.
         starts: latents optimised for one image, to the end; keep: how many are shown.
         halving: cuts of successive halving (0: none), before each of which `halving_factor` times as many starts run.
         restarts: how often a start that diverged is searched anew from another latent.

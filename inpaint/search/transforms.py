@@ -94,6 +94,11 @@ class _Center(NamedTuple):
     center: optax.Params
 
 
+def _began(params: optax.Params) -> _Center:
+    # A copy: the variable that it began with is consumed by the first step.
+    return _Center(jax.tree.map(jnp.copy, params))
+
+
 @functools.cache
 def within_l1_ball(radius: float) -> optax.GradientTransformation:
     """Keeps every array within an L1 distance of where it began (Daras et al. 2021, "Intermediate Layer
@@ -107,8 +112,7 @@ def within_l1_ball(radius: float) -> optax.GradientTransformation:
 
         return jax.tree.map(land, updates, params, state.center), state
 
-    # A copy: the variable that it began with is consumed by the first step.
-    return optax.GradientTransformation(lambda params: _Center(jax.tree.map(jnp.copy, params)), update)
+    return optax.GradientTransformation(_began, update)
 
 
 @functools.cache
@@ -128,7 +132,7 @@ def held(weight: float) -> optax.GradientTransformation:
 
         return jax.tree.map(pull, gradient, params, state.center), state
 
-    return optax.GradientTransformation(lambda params: _Center(jax.tree.map(jnp.copy, params)), update)
+    return optax.GradientTransformation(_began, update)
 
 
 def by_part(
