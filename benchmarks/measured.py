@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from stylegan_jax import checkpoint
 
@@ -29,11 +30,23 @@ def fastest(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, fl
     return seconds
 
 
-def matmul_rate() -> float:
-    """Returns the machine's float32 matrix multiplication in GFLOP/s."""
-    size = 4096 if jax.default_backend() != "cpu" else 2048
-    a, product = jax.random.normal(jax.random.key(0), (size, size)), jax.jit(lambda a: a @ a)
+def matmul_rate(dtype: jnp.dtype = jnp.float32) -> float:
+    """Returns the machine's matrix multiplication in GFLOP/s, by default in float32."""
+    size = 8192 if jax.default_backend() != "cpu" else 2048
+    a, product = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype), jax.jit(lambda a: a @ a)
     return 2 * size**3 / fastest({"": lambda: product(a)}, 5)[""] / 1e9
+
+
+def memory_bandwidth(dtype: jnp.dtype = jnp.float32) -> float:
+    """Returns the GB/s at which 512 MiB are read and written, in place: pages new to the process would cost more."""
+    values, passes = jnp.zeros(2**29 // jnp.dtype(dtype).itemsize, dtype), 8
+
+    @jax.jit
+    def turned(values: jax.Array, step: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, passes, lambda _, x: x + step, values)
+
+    step = jnp.ones((), dtype)
+    return 2 * passes * values.nbytes / fastest({"": lambda: turned(values, step)}, 3)[""] / 1e9
 
 
 def device() -> str:

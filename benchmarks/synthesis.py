@@ -5,8 +5,11 @@
 
 Measures the library's form (one shared kernel, modulated activations), the same network with one kernel per sample
 (modulated weights), and, where torch is installed, both forms in eager PyTorch, beside the machine's own matrix
-multiplication in the same run. "Useful" operations are those of the transposed-convolution form: 2 * 9 * in * out per
-input pixel of an up-convolution and per pixel of a plain one, once forward and once for the gradient of the input.
+multiplication and memory bandwidth in the same run, and the roofline made of both (`roofline.py`). "Useful" operations
+are those of the transposed-convolution form: 2 * 9 * in * out per input pixel of an up-convolution and per pixel of a
+plain one, once forward and once for the gradient of the input. On a GPU:
+
+    python benchmarks/synthesis.py --sizes 256,1024 --batches 1,16,64 --bfloat16 --output benchmarks/results/gpu.json
 """
 
 import dataclasses
@@ -20,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import measured
 import numpy as np
+import roofline
 from absl import app, flags, logging
 from flax import nnx
 from jax import Array
@@ -34,6 +38,7 @@ _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs after one that compile
 _LIMIT = flags.DEFINE_float(
     "limit", 60.0, "Leave out forms whose call takes, or is foreseen to take, longer (seconds)."
 )
+_BFLOAT16 = flags.DEFINE_bool("bfloat16", False, "Compute every block, and the measured rates, in bfloat16.")
 
 CHANNEL_BASE = {64: 4096, 256: 16384, 1024: 32768}
 
@@ -49,6 +54,7 @@ class Case:
     seconds: float
     useful_gflops_per_second: float
     share_of_matmul: float
+    share_of_roofline: float
     compile_seconds: float | None = None
 
 
@@ -116,29 +122,38 @@ def time_jax(config: sg.GeneratorConfig, batch: int, *, per_sample: bool) -> tup
         return fastest(lambda: jax.block_until_ready(value_and_gradient(state, ws)), _REPEATS.value)
 
 
-def measure(resolution: int, batch: int, rate: float) -> list[Case]:
-    """Returns the cases of one size; forms that would take too long or too much memory are left out."""
-    base = CHANNEL_BASE.get(resolution, 16384)
-    config = sg.GeneratorConfig(widths=sg.channel_widths(resolution, channel_base=base))
-    operations = batch * useful_operations(config)
+def fits(config: sg.GeneratorConfig, batch: int) -> bool:
+    """Returns whether the activations fit this machine; on a CPU alone, where nothing else says so in time."""
     memory = batch * sum((4 << i) ** 2 * width for i, width in enumerate(config.widths)) * 4 * 14
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    if jax.default_backend() != "cpu" or memory <= 0.8 * available:
+        return True
+    print(f"batch {batch}: about {memory / 2**30:.0f} GiB needed, left out", flush=True)
+    return False
+
+
+def measure(resolution: int, batch: int, rate: float, bandwidth: float) -> list[Case]:
+    """Returns the cases of one size; forms that would take too long or too much memory are left out."""
+    base = CHANNEL_BASE.get(resolution, 16384)
+    low = 4 if _BFLOAT16.value else None
+    config = sg.GeneratorConfig(widths=sg.channel_widths(resolution, channel_base=base), bfloat16_from=low)
+    operations, size = batch * useful_operations(config), 2 if low else 4
+    least = roofline.least_seconds(config, batch, rate=1e9 * rate, bandwidth=1e9 * bandwidth, item_size=size)
     cases: list[Case] = []
 
     def add(form: str, run: Callable[[], tuple[float, float | None]]) -> None:
         seconds, first = run()
         speed = operations / seconds / 1e9
-        case = Case(resolution, base, batch, form, seconds, speed, speed / rate, first)
+        case = Case(resolution, base, batch, form, seconds, speed, speed / rate, least / seconds, first)
         cases.append(case)
         print(f"{resolution:5d} px  batch {batch:2d}  {form:24s} {seconds:8.3f} s  {speed:7.1f} GFLOP/s", flush=True)
 
-    if jax.default_backend() == "cpu" and memory > 0.8 * available:
-        print(f"{resolution} px, batch {batch}: about {memory / 2**30:.0f} GiB needed, left out", flush=True)
+    if not fits(config, batch):
         return cases
     add("jax shared kernel", lambda: time_jax(config, batch, per_sample=False))
     if cases[0].seconds > _LIMIT.value:
         return cases
-    if importlib.util.find_spec("torch") and jax.default_backend() == "cpu":
+    if importlib.util.find_spec("torch") and jax.default_backend() == "cpu" and not low:
         import torch_synthesis
 
         for per_sample in (False, True):
@@ -156,11 +171,14 @@ def measure(resolution: int, batch: int, rate: float) -> list[Case]:
 def main(argv: list[str]) -> None:
     """Measures all sizes and writes the results."""
     logging.set_verbosity(logging.WARNING)
-    rate = measured.matmul_rate()
-    device = jax.devices()[0]
-    print(f"{device.platform} {device.device_kind}, {os.cpu_count()} cores, matmul {rate:.0f} GFLOP/s", flush=True)
-    cases = [c for size in _SIZES.value for batch in _BATCHES.value for c in measure(int(size), int(batch), rate)]
-    found = {"matmul_gflops_per_second": rate, "cases": [dataclasses.asdict(case) for case in cases]}
+    dtype = jnp.bfloat16 if _BFLOAT16.value else jnp.float32
+    rate, bandwidth = measured.matmul_rate(dtype), measured.memory_bandwidth(dtype)
+    print(f"{measured.device()}, {os.cpu_count()} cores, {dtype.__name__}: ", end="")
+    print(f"matmul {rate:.0f} GFLOP/s, memory {bandwidth:.0f} GB/s", flush=True)
+    sizes = [(int(size), int(batch)) for size in _SIZES.value for batch in _BATCHES.value]
+    cases = [case for size, batch in sizes for case in measure(size, batch, rate, bandwidth)]
+    found = {"dtype": dtype.__name__, "matmul_gflops_per_second": rate, "memory_gigabytes_per_second": bandwidth}
+    found["cases"] = [dataclasses.asdict(case) for case in cases]
     if importlib.util.find_spec("torch"):
         found["torch"] = __import__("torch").__version__
     measured.write(_OUTPUT.value, found)
@@ -169,7 +187,8 @@ def main(argv: list[str]) -> None:
         ratio = case.seconds / ours[case.resolution, case.batch]
         print(
             f"| {case.resolution} | {case.batch} | {case.form} | {case.seconds:.3f} | "
-            f"{case.useful_gflops_per_second:.0f} | {100 * case.share_of_matmul:.0f} % | {np.round(ratio, 2)} |"
+            f"{case.useful_gflops_per_second:.0f} | {100 * case.share_of_matmul:.0f} % | "
+            f"{100 * case.share_of_roofline:.0f} % | {np.round(ratio, 2)} |"
         )
 
 

@@ -301,13 +301,18 @@ def _fitted(name: str, images: np.ndarray | None) -> np.ndarray:
     return images
 
 
-def _learned_defaults(name: str) -> RestoreConfig:
-    search = SearchConfig(space="w+", steps=0, lr=0.01, mahalanobis=0.0, guess_distance=1.0, init="sample", starts=8)
+def _learned_defaults(name: str, *, steps: int = 0) -> RestoreConfig:
+    search = SearchConfig(
+        space="w+", steps=steps, lr=0.01, mahalanobis=0.0, guess_distance=1.0, init="sample", starts=8
+    )
     return RestoreConfig(method=name, search=search)
 
 
 # What may be asked of a learned inpainter, by `search.options`.
-LEARNED_OPTIONS = {"difai": {"distance": "NUMBER", "along": "DIRECTION", "reach": "NUMBER"}}
+LEARNED_OPTIONS = {
+    "difai": {"distance": "NUMBER", "along": "DIRECTION", "reach": "NUMBER"},
+    "pathwise": {"spread": "NUMBER", "truncation_psi": "NUMBER"},
+}
 
 
 def learned_options(config: RestoreConfig) -> dict[str, str]:
@@ -324,7 +329,7 @@ def learned_options(config: RestoreConfig) -> dict[str, str]:
 
 
 def _learned(config: RestoreConfig, inpainter: Inpainter | None) -> FeedForward:
-    search, own = config.search, _learned_defaults(config.method).search
+    search, own = config.search, METHODS[config.method].defaults().search
     if inpainter is None:
         raise ValueError(f"the method {config.method} is a trained network, which must be loaded first")
     learned_options(config)
@@ -347,9 +352,9 @@ def _learned(config: RestoreConfig, inpainter: Inpainter | None) -> FeedForward:
     )
 
 
-def _inpainter(name: str, summary: str) -> "NamedMethod":
-    """Returns the entry of the learned inpainter `name`."""
-    defaults = functools.partial(_learned_defaults, name)
+def _inpainter(name: str, summary: str, *, steps: int = 0) -> "NamedMethod":
+    """Returns the entry of the learned inpainter `name`, which a search of `steps` goes on from by default."""
+    defaults = functools.partial(_learned_defaults, name, steps=steps)
     return NamedMethod(_learned, summary, defaults, needs_network=True, searches=False)
 
 
@@ -403,6 +408,9 @@ METHODS = {
     ),
     "hierarchical": _inpainter(
         "hierarchical", "a trained network: styles one after the other, and a skip path (Dündar 2024)"
+    ),
+    "pathwise": _inpainter(
+        "pathwise", "differing samples by the generator's encoder alone, without training (Matheron's rule)", steps=30
     ),
     "mean_face": NamedMethod(
         lambda config, images: baselines.mean_face(_fitted("mean_face", images)),

@@ -92,6 +92,8 @@ def load_inpainter(config: RestoreConfig, model: sg.Model) -> tuple[Inpainter | 
         return None, {}
     options = learned_options(config)
     found, digest = inpainters.load(config.method, model, path=config.network or None)
+    if config.method == inpainters.PATHWISE:
+        found = found.varied(**{name: _number(options, name) for name in options})
     if "distance" in options:
         found = found.at_distance(_number(options, "distance"))
     if "along" in options:

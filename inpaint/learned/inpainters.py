@@ -13,11 +13,15 @@ from flax import nnx
 import stylegan_jax as sg
 from inpaint.learned.difai.inpainter import Difai
 from inpaint.learned.hierarchical.network import HierarchicalInpainter
+from inpaint.learned.pathwise import PathwiseSampler
 from inpaint.search.produced import Inpainter
 from stylegan_jax import checkpoint
 
 # A network of the name lies in the folder of that name beside its generator's arrays, unless it is named otherwise.
 KINDS: dict[str, type[nnx.Module]] = {"difai": Difai, "hierarchical": HierarchicalInpainter}
+# Needs no network but the generator's encoder.
+PATHWISE = "pathwise"
+NAMES = (*KINDS, PATHWISE)
 
 
 def cast(network: nnx.Module, dtype: jnp.dtype) -> nnx.Module:
@@ -54,13 +58,16 @@ def load(name: str, model: sg.Model, *, path: str | os.PathLike | None = None) -
     """Returns the learned inpainter `name` of a model, in the dtype of its generator, and its content hash.
 
     Args:
-        name: one of `KINDS`.
+        name: one of `NAMES`.
         model: a loaded one.
         path: of its checkpoint; None: the folder `name` beside the generator's arrays.
 
     Raises:
         CheckpointError: where it is missing, damaged, of another kind, or of another generator.
+        ValueError: a path for an inpainter that is made of the model's encoder, or a model without one for it.
     """
+    if name == PATHWISE:
+        return _pathwise(model, path)
     if path is None:
         path = None if model.path is None else pathlib.Path(model.path) / name
         if path is None or not path.is_dir():
@@ -79,6 +86,16 @@ def load(name: str, model: sg.Model, *, path: str | os.PathLike | None = None) -
     if getattr(network, "needs_guide", False):
         network = network.guided(_guide(path, model))
     return network, digest
+
+
+def _pathwise(model: sg.Model, path: str | os.PathLike | None) -> tuple[Inpainter, str]:
+    if path is not None:
+        raise ValueError(f"pathwise samples by the generator's own encoder and takes no network, got {path}")
+    if model.encoder is None or model.encoder_hash is None:
+        raise ValueError(
+            "pathwise samples by the generator's encoder, and it has none; train one or name it (--encoder)"
+        )
+    return PathwiseSampler(cast(model.encoder, model.generator.dtype)), model.encoder_hash
 
 
 def _guide(path: str | os.PathLike, model: sg.Model) -> nnx.Module:

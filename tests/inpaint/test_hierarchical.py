@@ -525,5 +525,5 @@ def test_overfitting_a_tiny_generator(tmp_path):
 
 
 def test_every_kind_of_network_is_a_method():
-    """What can be stored as a learned inpainter can be asked for by name, and nothing else."""
-    assert set(inpainters.KINDS) == {name for name, method in _config.METHODS.items() if method.needs_network}
+    """What can be loaded as an inpainter can be asked for by name, and nothing else."""
+    assert set(inpainters.NAMES) == {name for name, method in _config.METHODS.items() if method.needs_network}

@@ -16,9 +16,10 @@ import stylegan_jax as sg
 from convert import perceptual as conversion
 from inpaint import metrics
 from inpaint.experiments import records, table
-from inpaint.experiments.measure import check_measured
+from inpaint.experiments.measure import Restored, check_measured, measure
 from inpaint.metrics import frechet_inception as fid
 from inpaint.metrics import perceptual
+from inpaint.metrics.judge import LoadedJudge
 from stylegan_jax import checkpoint, features, image_io, parameters
 from stylegan_jax.features import arcface
 from stylegan_jax.features.judge import Judge, JudgeConfig
@@ -139,6 +140,21 @@ def test_diversity_over_pairs():
     assert metrics.perceptual_diversity(network, results, hole=hole) == pytest.approx(pairs.hole.mean(), rel=1e-6)
     assert metrics.perceptual_diversity(network, results[[0, 0]]) == 0
     assert np.isnan(metrics.perceptual_diversity(network, results[:1]))
+
+
+def test_diversity_of_kept_results(tmp_path, shared_compilations):
+    """A row's figure is the mean over the pairs of its own kept composites, whoever else is in the batch."""
+    judge = Judge(JudgeConfig(resolution=40, widths=(4, 6), embedding=3), rngs=nnx.Rngs(0))
+    checkpoint.save_network(tmp_path / "judge", judge, provenance={})
+    kept = np.stack([random_images(seed, 3, 40) for seed in (5, 6)])
+    truths = random_images(7, 2, 40)
+    known = 1 - np.stack([hole_of(40, slice(10, 30), slice(10, 30))] * 2)
+    restored = Restored(kept[:, 0], kept[:, 0], kept, truths, known, kept)
+    rows = measure(restored, LoadedJudge(tmp_path / "judge"), networks={"lpips": lpips()})
+    for row, results in zip(rows, kept, strict=True):
+        assert row["kept_lpips"] == pytest.approx(metrics.perceptual_diversity(lpips(), results), rel=1e-5)
+    alone = measure(restored._replace(kept=kept[:, :1]), LoadedJudge(tmp_path / "judge"))
+    assert all("kept_lpips" not in row and "kept_distance" not in row for row in alone)
 
 
 # Identity.

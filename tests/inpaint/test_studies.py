@@ -10,10 +10,12 @@ from flax import nnx
 
 import stylegan_jax as sg
 from inpaint import config, holes, masks, operators
-from inpaint.experiments import papers, records, robustness, studies
+from inpaint.experiments import papers, pictures, records, robustness, studies
 from inpaint.experiments.parse import parse_method
 from inpaint.experiments.report import tables
-from stylegan_jax import checkpoint, stylegan3
+from inpaint.metrics import frechet_inception
+from stylegan_jax import checkpoint, image_io, stylegan3
+from stylegan_jax.features.inception import Inception, InceptionConfig
 from stylegan_jax.features.judge import Judge, JudgeConfig
 
 IMAGE = np.random.default_rng(0).uniform(-1, 1, (12, 12, 3)).astype(np.float32)
@@ -99,7 +101,7 @@ def test_tables_of_papers():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny StyleGAN2, a tiny StyleGAN3, and a judge."""
+    """A tiny StyleGAN2, a tiny StyleGAN3, a judge, and an Inception a sixteenth as wide."""
     folder = tmp_path_factory.mktemp("studies")
     config = sg.GeneratorConfig(widths=(8, 8, 8), z_dim=4, w_dim=6, mapping_layers=2)
     third = stylegan3.GeneratorConfig(resolution=16, z_dim=4, w_dim=6, widths=(8, 8, 6, 4), mapping_layers=1)
@@ -111,7 +113,30 @@ def folder(tmp_path_factory):
         sg.save(folder / name, sg.Model(generator, w_statistics=statistics))
     judge = Judge(JudgeConfig(resolution=16, widths=(4, 6), embedding=3), rngs=nnx.Rngs(1))
     checkpoint.save_network(folder / "judge", judge, provenance={})
+    inception = Inception(InceptionConfig(narrower=16, classes=2), rngs=nnx.Rngs(2))
+    checkpoint.save_network(folder / "inception", inception, provenance={})
     return folder
+
+
+def distances(folder, evaluated):
+    """Returns FID of every mask of an evaluation by one method, from the pictures that it left."""
+    network, content_hash = checkpoint.load_network(folder / "inception", Inception)
+    rows, found = records.Records(folder / evaluated).rows.values(), {}
+
+    def statistics(paths):
+        images = [image_io.read_picture(path).levels for path in paths]
+        return frechet_inception.inception_statistics(
+            network, images, convention="pytorch_fid", network_hash=content_hash
+        )
+
+    for mask in {row["mask"] for row in rows}:
+        own = [row for row in rows if row["mask"] == mask]
+        sides = (
+            statistics(path_of(folder / evaluated, row) for row in own)
+            for path_of in (pictures.picture_path, pictures.truth_path)
+        )
+        found[mask] = frechet_inception.inception_distance(*sides)
+    return found
 
 
 BASE = ["--judge=judge", "--samples=2", "--starts=2", "--steps=2"]
@@ -144,7 +169,8 @@ def test_papers_and_refusals(folder, run_commands):
     done = run_commands(
         "inpaint",
         [
-            ["evaluate", "--study=papers", *base, "--papers=filipovski", "--methods=biharmonic", "--output=papers"],
+            ["evaluate", "--study=papers", *base, "--papers=filipovski", "--methods=biharmonic", "--output=papers"]
+            + ["--inception=inception"],
             ["evaluate", "--study=semantics", *base, "--output=no"],
             ["evaluate", "--study=robustness", *base, "--masks=centre,mouth", "--output=no"],
             ["evaluate", "--study=papers", *base, "--papers=magic", "--output=no"],
@@ -161,7 +187,12 @@ def test_papers_and_refusals(folder, run_commands):
     )
     for (_, _, errors), reason in zip(done[1:], reasons, strict=True):
         assert reason in errors and errors.count("\n") == 1, errors
-    assert "203.981" in (folder / "papers" / "report.md").read_text()
+    page = (folder / "papers" / "report.md").read_text()
+    assert "203.981" in page
+    measured = papers.read_distances(folder / "papers")
+    for mask, distance in distances(folder, "papers").items():
+        assert measured[papers.cell_name("biharmonic", mask)] == pytest.approx(distance, rel=1e-4)
+        assert distance > 0 and f"{distance:.2f}" in page
     calls = [json.loads(line) for line in (folder / "papers" / "commands.jsonl").read_text().splitlines()]
     assert calls[0]["papers"] == ["filipovski"] and not (folder / "no" / "rows.jsonl").exists()
 
