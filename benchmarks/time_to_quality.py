@@ -21,8 +21,7 @@ from flax import nnx
 
 import inpaint
 import stylegan_jax as sg
-from inpaint import config as _config
-from inpaint import masks, metrics
+from inpaint import masks, metrics, named_methods
 from inpaint.search.result import Watched
 from stylegan_jax import checkpoint, image_io
 from stylegan_jax.training import data
@@ -92,10 +91,10 @@ def main(argv: list[str]) -> None:
     known = np.asarray(masks.parse(_MASK.value)(jax.random.key(0), model.resolution), np.float32)
     rows = []
     for name in _METHODS.value:
-        config = _config.named(name)
+        config = named_methods.named(name)
         if _STEPS.value:
             config.search.steps = _STEPS.value
-        method = _config.build_method(config)
+        method = named_methods.build_method(config)
         curves = [run(model, method, truth, known) for truth in truths]
         times = {f"{level:g} dB": [reached(curve, level) for curve in curves] for level in levels}
         row = {

@@ -6,7 +6,8 @@ python -m inpaint restore --config configs/restore_brief.py --output out/brief
 The same as `--method brief`.
 """
 
-from inpaint.config import RestoreConfig, SearchConfig, named
+from inpaint.config import RestoreConfig, SearchConfig
+from inpaint.named_methods import named
 
 
 def get_config(variant: str = "") -> RestoreConfig:

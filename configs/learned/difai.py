@@ -8,7 +8,8 @@ The same as `--method difai`. Variants, after a colon: "unperturbed" gives the o
 about, "along" also writes results along the first direction of SeFa (the paper's figure 4).
 """
 
-from inpaint.config import RestoreConfig, named
+from inpaint.config import RestoreConfig
+from inpaint.named_methods import named
 
 
 def get_config(variant: str = "") -> RestoreConfig:

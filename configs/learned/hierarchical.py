@@ -8,7 +8,8 @@ The same as `--method hierarchical`. With the variant "refined" (`--config FILE:
 sample for 30 steps.
 """
 
-from inpaint.config import RestoreConfig, named
+from inpaint.config import RestoreConfig
+from inpaint.named_methods import named
 
 
 def get_config(variant: str = "") -> RestoreConfig:

@@ -16,7 +16,7 @@ from absl import flags
 
 import stylegan_jax as sg
 from inpaint import config as _config
-from inpaint import masks
+from inpaint import masks, named_methods
 from inpaint.commands import figures, study
 from inpaint.experiments import constraint
 from inpaint.experiments.grid import draw_mask, evenly_spaced
@@ -39,7 +39,7 @@ _OUTPUT = flags.DEFINE_string("output", "out/constrain", "Folder for figures and
 
 
 def _settings(model: sg.Model) -> _config.RestoreConfig:
-    name = _METHOD.value or _config.default_method(has_encoder=model.encoder is not None)
+    name = _METHOD.value or named_methods.default_method(has_encoder=model.encoder is not None)
     config = parse_method(name, starts=_STARTS.value, steps=_STEPS.value).config
     config.search.keep, config.search.seed = 1, study.SEED.value
     if _WEIGHT.value is not None:

@@ -31,8 +31,7 @@ import numpy as np
 from absl import flags
 
 import stylegan_jax as sg
-from inpaint import config as _config
-from inpaint import masks, operators
+from inpaint import masks, named_methods, operators
 from inpaint.commands import hosts, networks, study_flags, study_runs
 from inpaint.experiments import sheet, table
 from inpaint.experiments.estimate import seconds_per_image
@@ -70,7 +69,7 @@ _FIT_SPLIT = flags.DEFINE_string(
 _METHODS = flags.DEFINE_list(
     "methods",
     None,
-    f"Methods: {', '.join(_config.METHODS)}, or config files; by default what restore would take.",
+    f"Methods: {', '.join(named_methods.METHODS)}, or config files; by default what restore would take.",
 )
 _MASKS = flags.DEFINE_list("masks", ["centre"], f"Masks: {', '.join(masks.KNOWN)}; see the README.")
 _DEGRADATIONS = flags.DEFINE_list(
@@ -137,7 +136,7 @@ def _unique(what: str, names: list[str]) -> None:
 
 def _training_images(grid: Grid, size: int, channels: int) -> np.ndarray | None:
     """Returns the images that methods of the grid are fitted on, or None where no method needs any."""
-    if not any(_config.METHODS[m.config.method].needs_images for m in grid.methods):
+    if not any(named_methods.METHODS[m.config.method].needs_images for m in grid.methods):
         return None
     path, own = _FIT_DATA.value or _DATA.value, _FIT_DATA.value is None
     if path is None:
@@ -159,10 +158,10 @@ def _settings(
     metric_hashes: dict[str, str],
 ) -> dict[str, Any]:
     """Returns all that decides a method's rows but the images, masks and seeds, which rows hold themselves."""
-    named = _config.METHODS[method.config.method]
+    named = named_methods.METHODS[method.config.method]
     fitted = training_images is not None and named.needs_images
     later = named.needs_images or named.needs_network
-    needs = frozenset({method.config.method}) if later else _config.build_method(method.config).needs
+    needs = frozenset({method.config.method}) if later else named_methods.build_method(method.config).needs
     shared = {
         "generator": model.content_hash,
         "generator_config": dataclasses.asdict(model.generator.config),
@@ -195,9 +194,9 @@ def _check_tasks(methods: tuple[NamedConfig, ...], model: sg.Model) -> None:
         channels = model.generator.config.image_channels
         operator = operators.parse(text, size=model.resolution, key=jax.random.key(0), channels=channels)
         for method in methods if operator.known is None else ():
-            named = _config.METHODS[method.config.method]
-            needs = _config.build_method(method.config).needs if named.searches else frozenset({"a mask"})
-            masked = named.searches and _config.build_method(method.config).masked
+            named = named_methods.METHODS[method.config.method]
+            needs = named_methods.build_method(method.config).needs if named.searches else frozenset({"a mask"})
+            masked = named.searches and named_methods.build_method(method.config).masked
             if {"a mask", "guess"} & needs or masked:
                 raise ValueError(
                     f"the method {method.label} fills holes, and {text} leaves none; take one that searches without an "
@@ -206,13 +205,13 @@ def _check_tasks(methods: tuple[NamedConfig, ...], model: sg.Model) -> None:
 
 
 def _grid(model: sg.Model) -> Grid:
-    default = [_config.default_method(has_encoder=model.encoder is not None)]
+    default = [named_methods.default_method(has_encoder=model.encoder is not None)]
     methods = tuple(
         parse_method(text, starts=_STARTS.value, steps=_STEPS.value)
         for text in (default if _METHODS.value is None else _METHODS.value)
     )
     for method in methods:
-        if _config.METHODS[method.config.method].searches:
+        if named_methods.METHODS[method.config.method].searches:
             networks.constrain(method.config)
     generators = _tasks(model)
     _unique("methods", [method.label for method in methods])
@@ -236,8 +235,8 @@ def _portraits(model: sg.Model) -> Portraits:
 
 def _networks(grid: Grid) -> networks.Networks:
     """Returns what the objectives of a grid ask beside the generator."""
-    searches = [m.config for m in grid.methods if _config.METHODS[m.config.method].searches]
-    built = [_config.build_method(config) for config in searches]
+    searches = [m.config for m in grid.methods if named_methods.METHODS[m.config.method].searches]
+    built = [named_methods.build_method(config) for config in searches]
     return networks.load(
         frozenset().union(*(method.needs for method in built)),
         [name for method in built for name in method.attributes],

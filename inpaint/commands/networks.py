@@ -10,8 +10,9 @@ from absl import flags
 from flax import nnx
 
 import stylegan_jax as sg
-from inpaint.config import METHODS, RestoreConfig, learned_options, takes_features
+from inpaint.config import RestoreConfig
 from inpaint.learned import inpainters
+from inpaint.named_methods import METHODS, learned_options, takes_features
 from inpaint.objective import ROLES
 from inpaint.search.produced import Inpainter
 from stylegan_jax import checkpoint, classifiers

@@ -13,10 +13,10 @@ from absl import flags
 
 from inpaint import masks
 from inpaint.commands import figures, networks, study
-from inpaint.config import METHODS, build_method, default_method
 from inpaint.experiments import ranking
 from inpaint.experiments.parse import parse_method
 from inpaint.metrics.judge import LoadedJudge
+from inpaint.named_methods import METHODS, build_method, default_method
 from inpaint.search.scoring import combined, parse_score
 from stylegan_jax import image_io
 

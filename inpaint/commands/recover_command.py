@@ -30,7 +30,7 @@ from absl import flags
 import inpaint
 import stylegan_jax as sg
 from inpaint import config as _config
-from inpaint import measurement, operators, output
+from inpaint import measurement, named_methods, operators, output
 from inpaint.commands import networks, report, search_flags
 from inpaint.search.scoring import score_starts
 from stylegan_jax import checkpoint, rendering
@@ -46,7 +46,7 @@ _DEGRADATION = flags.DEFINE_string(
 _SIMULATE = flags.DEFINE_bool("simulate", False, "The image file is whole: degrade it first, by --seed.")
 _GENERATOR = flags.DEFINE_string("generator", None, checkpoint.GENERATOR_HELP)
 _METHOD = flags.DEFINE_enum(
-    "method", None, list(_config.METHODS), "One that searches without an encoder; by default latent_search."
+    "method", None, list(named_methods.METHODS), "One that searches without an encoder; by default latent_search."
 )
 _OUTPUT = flags.DEFINE_string("output", "out/recover", "Folder for the results.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace earlier results in the output folder.")
@@ -58,15 +58,19 @@ _ENCODING = frozenset({"guess", "encoder"})  # roles that ask an encoder, which 
 
 def _searching() -> list[str]:
     """Returns the names of the methods that search without an encoder."""
-    built = {name: _config.build_method(_config.named(name)) for name, x in _config.METHODS.items() if x.searches}
+    built = {
+        name: named_methods.build_method(named_methods.named(name))
+        for name, x in named_methods.METHODS.items()
+        if x.searches
+    }
     return [name for name, method in built.items() if not _ENCODING & method.needs]
 
 
 def _build(config: _config.RestoreConfig) -> inpaint.Method:
-    named = _config.METHODS.get(config.method)
+    named = named_methods.METHODS.get(config.method)
     why = "fills holes without a search"
     if named is None or named.searches:
-        method = _config.build_method(config)
+        method = named_methods.build_method(config)
         if not _ENCODING & method.needs:
             return method
         why = "as it is set asks an encoder, which reads images with holes"

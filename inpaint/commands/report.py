@@ -14,7 +14,7 @@ import jax
 
 import stylegan_jax as sg
 from inpaint import config as _config
-from inpaint import output
+from inpaint import named_methods, output
 from inpaint.photograph import Prepared
 from inpaint.search.method import FeedForward, Fill, Method
 from inpaint.search.result import Progress, Result
@@ -171,7 +171,7 @@ def introduction(
         begin = f" of {method.halving.begins(search.starts)} that begin" if method.steps and method.halving else ""
         searched = f", {search.starts} starts{begin} x {method.steps} steps in {spaces}, seed {search.seed}"
         lines.append(f"method     {config.method}{searched if method.steps else ''}")
-    if _config.is_substitute(config):
+    if named_methods.is_substitute(config):
         lines.append(
             "note       features of the discriminator stand in for LPIPS (--perceptual): not the published objective"
         )

@@ -34,7 +34,7 @@ from absl import flags
 import inpaint
 import stylegan_jax as sg
 from inpaint import config as _config
-from inpaint import film, framing, inputs, output
+from inpaint import film, framing, inputs, named_methods, output
 from inpaint.commands import alignment, hosts, networks, report, search_flags
 from inpaint.learned.difai import sheet
 from inpaint.photograph import Photograph, Prepared, prepare, read_photograph
@@ -90,8 +90,8 @@ _ENCODER = flags.DEFINE_string(
 _METHOD = flags.DEFINE_enum(
     "method",
     None,
-    list(_config.METHODS),
-    "; ".join(f"{name}: {method.summary}" for name, method in _config.METHODS.items()) + ".",
+    list(named_methods.METHODS),
+    "; ".join(f"{name}: {method.summary}" for name, method in named_methods.METHODS.items()) + ".",
 )
 _FIT_DATA = flags.DEFINE_string(
     "fit_data", None, "Images that a method is fitted on, where it is: a folder, or an npz with images [n, h, w, c]."
@@ -131,14 +131,14 @@ _QUIET = flags.DEFINE_bool("quiet", False, "Print results, warnings and errors o
 
 def _default_method() -> str:
     has_encoder = _ENCODER.value is not None or checkpoint.has_encoder(_GENERATOR.value)
-    return _config.default_method(has_encoder=has_encoder)
+    return named_methods.default_method(has_encoder=has_encoder)
 
 
 def _resolved() -> _config.RestoreConfig:
     config = search_flags.resolve(_METHOD.value, default=_default_method, others=(_SPACE, _INIT))
     if _LATENTS.value is not None and _INIT.value is None:
         config.search.init = "file"
-    method = _config.METHODS.get(config.method)
+    method = named_methods.METHODS.get(config.method)
     if _LATENTS.value is not None and method is not None and not method.searches:
         raise ValueError(f"--latents says where a search begins, and the method {config.method} makes none")
     if (config.search.init == "file") != (_LATENTS.value is not None):
@@ -494,10 +494,10 @@ def _check_film(config: _config.RestoreConfig, method: inpaint.Method | FeedForw
 
 def _restore(share: hosts.Share) -> int:
     config = _resolved()
-    named = _config.METHODS.get(config.method)
+    named = named_methods.METHODS.get(config.method)
     later = named is not None and (named.needs_network or (named.needs_images and _FIT_DATA.value))
     # Those that are fitted or trained need the generator; the others tell wrong settings before anything is loaded.
-    method = None if later else _config.build_method(config)
+    method = None if later else named_methods.build_method(config)
     _check_film(config, method)
     alignment.check(landmarks=_LANDMARKS.value, image=_IMAGE.value)
     sources, notes = _sources()
@@ -512,11 +512,14 @@ def _restore(share: hosts.Share) -> int:
     model, fitted_on = _load_model(), None
     inpainter, hashes = networks.load_inpainter(config, model)
     if inpainter is not None:
-        method = _config.build_method(config, inpainter=inpainter)
+        method = named_methods.build_method(config, inpainter=inpainter)
         _check_film(config, method)
     elif method is None:
         images = _training_images(model)
-        method, fitted_on = _config.build_method(config, images=images), hashlib.sha256(images.tobytes()).hexdigest()
+        method, fitted_on = (
+            named_methods.build_method(config, images=images),
+            hashlib.sha256(images.tobytes()).hexdigest(),
+        )
     asked = networks.load(method.needs, method.attributes)
     asked.hashes.update(hashes)
     restorer = _Restorer(config, method, model, asked, _label(model), fitted_on)

@@ -8,7 +8,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from inpaint import config as _config
-from inpaint import default_config
+from inpaint import default_config, named_methods
 from inpaint.commands import networks
 from stylegan_jax import command_line
 
@@ -44,12 +44,12 @@ def resolve(
         raise ValueError("--method and --config exclude each other; a config file names its method itself")
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     if not own_file and "method" not in overrides:
-        config = _config.apply_overrides(_config.named(method or default()), overrides)
+        config = _config.apply_overrides(named_methods.named(method or default()), overrides)
     for flag in (_STARTS, _KEEP, _STEPS, _SEED, *others):
         if flag.value is not None:
             setattr(config.search, flag.name, flag.value)
     if _REFINE.value is not None:
-        if config.method in _config.METHODS and not _config.METHODS[config.method].needs_network:
+        if config.method in named_methods.METHODS and not named_methods.METHODS[config.method].needs_network:
             raise ValueError(f"--refine goes on from a learned inpainter, and {config.method} is none; see --steps")
         config.search.steps = _REFINE.value
     networks.constrain(config)

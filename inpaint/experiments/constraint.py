@@ -15,7 +15,7 @@ import numpy as np
 import inpaint
 import stylegan_jax as sg
 from inpaint import config as _config
-from inpaint import metrics
+from inpaint import metrics, named_methods
 from inpaint.config import RestoreConfig
 from inpaint.experiments.grid import Portraits, draw_mask
 from inpaint.masks import Generator
@@ -104,7 +104,7 @@ def study(
         result = inpaint.solve(
             model,
             problem,
-            _config.build_method(own),
+            named_methods.build_method(own),
             starts=own.search.starts,
             key=jax.random.key(own.search.seed),
             networks=None if target is None else {"classifier": asked},

@@ -15,9 +15,10 @@ import numpy as np
 
 import stylegan_jax as sg
 from inpaint import masks, operators
-from inpaint.config import COMPOSITES, RestoreConfig, takes_features
+from inpaint.config import COMPOSITES, RestoreConfig
 from inpaint.experiments.assess import draw_samples
 from inpaint.experiments.records import Identity, Records
+from inpaint.named_methods import takes_features
 from inpaint.problem import Problem
 from stylegan_jax import image_io
 from stylegan_jax.training import data

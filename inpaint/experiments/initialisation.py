@@ -16,7 +16,7 @@ import numpy as np
 import inpaint
 import stylegan_jax as sg
 from inpaint import config as _config
-from inpaint import metrics
+from inpaint import metrics, named_methods
 from inpaint.config import RestoreConfig
 from inpaint.experiments.grid import Portraits, draw_mask
 from inpaint.masks import Generator
@@ -47,7 +47,7 @@ def _beginning(config: RestoreConfig, name: str, model: sg.Model) -> tuple[Resto
     if name == "encoder" and model.encoder is None:
         raise ValueError("the generator has no encoder to begin with; leave it out, or name one (--encoder)")
     own = dataclasses.replace(config, search=dataclasses.replace(config.search, init=name))
-    method = _config.build_method(own)
+    method = named_methods.build_method(own)
     if isinstance(method, inpaint.Fill):
         raise ValueError(f"the method {config.method} makes no search, so it begins nowhere")
     return own, method

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from inpaint import config as _config
+from inpaint import named_methods
 from inpaint.experiments.grid import NamedConfig
 
 
@@ -46,7 +47,7 @@ def parse_method(text: str, *, starts: int | None = None, steps: int | None = No
     """
     head, *changes = re.split(r"\+(?=[A-Za-z_][\w.]*=)", text)
     label, _, name = head.rpartition("=")
-    config = _from_file(name) if ".py" in name else _config.named(name)
+    config = _from_file(name) if ".py" in name else named_methods.named(name)
     values = {}
     for change in changes:
         setting, _, value = change.partition("=")

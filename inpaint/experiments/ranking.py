@@ -17,7 +17,7 @@ from flax import nnx
 import inpaint
 import stylegan_jax as sg
 from inpaint import config as _config
-from inpaint import metrics
+from inpaint import metrics, named_methods
 from inpaint.config import RestoreConfig
 from inpaint.experiments.grid import Portraits, draw_mask
 from inpaint.experiments.table import bootstrap_interval
@@ -87,7 +87,7 @@ def study(
     Raises:
         ValueError: where the method makes no search.
     """
-    method = _config.build_method(config)
+    method = named_methods.build_method(config)
     if isinstance(method, inpaint.Fill):
         raise ValueError(f"the method {config.method} makes no search, so it has no starts to rank")
     names = score_names(model, method)

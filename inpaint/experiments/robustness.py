@@ -27,7 +27,7 @@ import numpy as np
 import inpaint
 import stylegan_jax as sg
 from inpaint import config as _config
-from inpaint import holes, metrics
+from inpaint import holes, metrics, named_methods
 from inpaint.experiments import pictures as _pictures
 from inpaint.experiments.grid import NamedConfig, Portraits, draw_mask, inputs_digest
 from inpaint.experiments.pictures import Shown
@@ -231,7 +231,7 @@ class Study:
             pictures: folder for pictures, if any.
             report: called with a line after every batch.
         """
-        built, count = _config.build_method(method.config), len(self.portraits.names)
+        built, count = named_methods.build_method(method.config), len(self.portraits.names)
         for first in range(0, count, AT_ONCE):
             index = list(range(first, min(first + AT_ONCE, count)))
             fitting = self._fitting(index, disturbances)

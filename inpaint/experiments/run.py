@@ -11,6 +11,7 @@ from flax import nnx
 
 import stylegan_jax as sg
 from inpaint import config as _config
+from inpaint import named_methods
 from inpaint.experiments import pictures as _pictures
 from inpaint.experiments.grid import Grid, NamedConfig, Unit, inputs_digest
 from inpaint.experiments.measure import Restored, measure
@@ -64,7 +65,7 @@ class Runner:
         self.metric_networks = metric_networks
         trained = inpainters or {}
         self.methods = {
-            m.label: _config.build_method(m.config, images=training_images, inpainter=trained.get(m.label))
+            m.label: named_methods.build_method(m.config, images=training_images, inpainter=trained.get(m.label))
             for m in grid.methods
         }
         self.chunk = default_chunk(model.generator)
@@ -129,7 +130,7 @@ class Runner:
                     "start": int(selection.starts[i, 0]),
                     "score": float(selection.scores[i, 0]) if np.isfinite(selection.scores[i, 0]) else None,
                     "frozen": int(result.frozen[i].sum()),
-                    "substitute": _config.is_substitute(unit.method.config),
+                    "substitute": named_methods.is_substitute(unit.method.config),
                     "metrics": figure,
                     "forwards": result.forwards,
                     "gradients": result.gradients,

@@ -11,7 +11,7 @@ from flax import nnx
 
 import inpaint
 import stylegan_jax as sg
-from inpaint import baselines, config
+from inpaint import baselines, config, named_methods
 
 SIZE = 16
 RNG = np.random.default_rng(0)
@@ -94,25 +94,25 @@ def test_other_sizes_are_refused(name):
         fill.function(problem(IMAGES[0]))
 
 
-@pytest.mark.parametrize("name", config.METHODS)
+@pytest.mark.parametrize("name", named_methods.METHODS)
 def test_named_methods_are_built(name):
     """Every name gives a method of that name from its own defaults."""
-    network = types.SimpleNamespace(noise="none") if config.METHODS[name].needs_network else None
-    built = config.build_method(config.named(name), images=TRAINING, inpainter=network)
+    network = types.SimpleNamespace(noise="none") if named_methods.METHODS[name].needs_network else None
+    built = named_methods.build_method(named_methods.named(name), images=TRAINING, inpainter=network)
     assert built.name == name
     if network is not None:
         with pytest.raises(ValueError, match=f"{name} is a trained network, which must be loaded first"):
-            config.build_method(config.named(name))
+            named_methods.build_method(named_methods.named(name))
 
 
 BAD = {
-    "unknown method": (lambda: config.named("magic"), "unknown method 'magic'"),
-    "unknown in config": (lambda: config.build_method(config.RestoreConfig(method="x")), "unknown method 'x'"),
-    "not fitted": (lambda: config.build_method(config.named("ridge")), "--fit_data"),
-    "composite": (lambda: config.build_method(config.RestoreConfig(composite="x")), "unknown composite"),
-    "reach": (lambda: config.build_method(config.RestoreConfig(reach=0.0)), "config.reach must be above 0"),
+    "unknown method": (lambda: named_methods.named("magic"), "unknown method 'magic'"),
+    "unknown in config": (lambda: named_methods.build_method(config.RestoreConfig(method="x")), "unknown method 'x'"),
+    "not fitted": (lambda: named_methods.build_method(named_methods.named("ridge")), "--fit_data"),
+    "composite": (lambda: named_methods.build_method(config.RestoreConfig(composite="x")), "unknown composite"),
+    "reach": (lambda: named_methods.build_method(config.RestoreConfig(reach=0.0)), "config.reach must be above 0"),
     "band": (
-        lambda: config.build_method(config.RestoreConfig(composite="harmonised", band=0)),
+        lambda: named_methods.build_method(config.RestoreConfig(composite="harmonised", band=0)),
         "config.band must be above 0",
     ),
     "noise": (lambda: baselines.ridge(TRAINING, noise=0.0), "noise must be above 0"),

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from inpaint import config as _config
-from inpaint import sample
+from inpaint import named_methods, sample
 from inpaint.experiments import constraint
 from inpaint.learned import attribute_classifier as learned
 from inpaint.learned.attribute_classifier import Agreement, ClassifierTrainConfig, ClassifierTrainer
@@ -226,10 +225,10 @@ def test_commands(tmp_path, save_generator, run_commands):
 
 def test_expected_pixels_make_way_for_a_constraint():
     """They know nothing of it; who wants both says so."""
-    config = _config.named("encoder_search")
+    config = named_methods.named("encoder_search")
 
     def weights():
-        return {term.name: term.weight for term in _config.build_method(config).phases[-1].terms}
+        return {term.name: term.weight for term in named_methods.build_method(config).phases[-1].terms}
 
     assert weights()["expected_l2"] == config.search.expected > 0
     config.search.attributes = ("teeth_visible=1",)

@@ -18,6 +18,7 @@ from flax import nnx
 import inpaint
 import stylegan_jax as sg
 from inpaint import config as _config
+from inpaint import named_methods
 from inpaint.learned import inpainters
 from inpaint.learned.hierarchical import losses, training
 from inpaint.learned.hierarchical.config import HierarchicalConfig
@@ -455,15 +456,18 @@ MISSING = {
         "the generator aaaaaaaaaaaa has no hierarchical network in its folder; name one by config.network, or train",
     ),
     "nowhere": (lambda: inpainters.load("hierarchical", model(), path="nowhere"), "nowhere does not exist"),
-    "not loaded": (lambda: _config.build_method(_config.named("hierarchical")), "which must be loaded first"),
+    "not loaded": (
+        lambda: named_methods.build_method(named_methods.named("hierarchical")),
+        "which must be loaded first",
+    ),
     "noise": (
-        lambda: _config.build_method(
-            _config.apply_overrides(_config.named("hierarchical"), {"search.noise": "none"}), inpainter=network()
+        lambda: named_methods.build_method(
+            _config.apply_overrides(named_methods.named("hierarchical"), {"search.noise": "none"}), inpainter=network()
         ),
         "the method hierarchical is a trained network and has no noise",
     ),
     "network of a search": (
-        lambda: _config.build_method(_config.apply_overrides(_config.named("brief"), {"network": "run"})),
+        lambda: named_methods.build_method(_config.apply_overrides(named_methods.named("brief"), {"network": "run"})),
         "config.network is for learned inpainters, and the method brief is none",
     ),
 }
@@ -526,4 +530,4 @@ def test_overfitting_a_tiny_generator(tmp_path):
 
 def test_every_kind_of_network_is_a_method():
     """What can be loaded as an inpainter can be asked for by name, and nothing else."""
-    assert set(inpainters.NAMES) == {name for name, method in _config.METHODS.items() if method.needs_network}
+    assert set(inpainters.NAMES) == {name for name, method in named_methods.METHODS.items() if method.needs_network}

@@ -12,7 +12,8 @@ from flax import nnx
 import inpaint
 import stylegan_jax as sg
 from inpaint import methods, terms
-from inpaint.config import RestoreConfig, SearchConfig, build_method
+from inpaint.config import RestoreConfig, SearchConfig
+from inpaint.named_methods import build_method
 from stylegan_jax import classifiers, dcgan
 from stylegan_jax.encoders import MaskedEncoder, MaskedEncoderConfig
 

@@ -10,7 +10,7 @@ import pytest
 
 import inpaint
 import stylegan_jax as sg
-from inpaint import config
+from inpaint import named_methods
 from inpaint.commands import networks
 from inpaint.learned import inpainters
 from inpaint.learned.pathwise import PathwiseConfig, PathwiseSampler
@@ -100,7 +100,7 @@ def test_what_cannot_be():
     bare = sg.Model(model.generator, w_statistics=model.w_statistics)
     with pytest.raises(ValueError, match="generator's encoder, and it has none"):
         inpainters.load("pathwise", bare)
-    named = config.named("pathwise")
+    named = named_methods.named("pathwise")
     named.search.options = ("reach=1",)
     with pytest.raises(ValueError, match="no option of the method pathwise; it has spread=NUMBER"):
         networks.load_inpainter(named, model)
@@ -111,13 +111,13 @@ def test_what_cannot_be():
 
 def test_options_reach_the_samples():
     """By name, as the command line gives them; samples do not depend on how many there are or are made at once."""
-    named = config.named("pathwise")
+    named = named_methods.named("pathwise")
     named.search.options, named.search.steps = ("spread=0.2", "truncation_psi=0.5"), 0
     model = sg.load("faces32")
     sampler, hashes = networks.load_inpainter(named, model)
     assert sampler.config == PathwiseConfig(spread=0.2, truncation_psi=0.5)
     assert hashes == {"pathwise": model.encoder_hash}
-    method = config.build_method(named, inpainter=sampler)
+    method = named_methods.build_method(named, inpainter=sampler)
     image = np.zeros((32, 32, 3), np.float32)
     known = np.ones((32, 32), np.float32)
     known[8:24, 8:24] = 0

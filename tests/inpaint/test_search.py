@@ -12,7 +12,7 @@ from flax import nnx
 import inpaint
 import stylegan_jax as sg
 from inpaint import config as _config
-from inpaint import methods
+from inpaint import methods, named_methods
 from inpaint.objective import Term
 from inpaint.search import loop
 from inpaint.search.method import Method, Phase
@@ -369,29 +369,33 @@ def test_published_methods_are_found_by_name():
 def test_how_starts_are_found_is_set_apart_from_the_method():
     """Every method takes cuts, restarts and patience; a rule of its own stays; a start guided by edges is a pool's."""
     for name in ("brief", "encoder_search", "pivotal_tuning"):
-        config = _config.named(name)
+        config = named_methods.named(name)
         values = {"halving": 2, "halving_factor": 3, "restarts": 1, "patience": 7, "improvement": 0.1}
-        found = _config.build_method(_config.apply_overrides(config, {f"search.{k}": v for k, v in values.items()}))
+        found = named_methods.build_method(
+            _config.apply_overrides(config, {f"search.{k}": v for k, v in values.items()})
+        )
         assert (found.halving, found.restarts) == (inpaint.SuccessiveHalving(2, 3), 1)
-        own = [phase.stop for phase in _config.build_method(_config.named(name)).phases]
+        own = [phase.stop for phase in named_methods.build_method(named_methods.named(name)).phases]
         assert [phase.stop for phase in found.phases] == [x or inpaint.Plateau(7, 0.1) for x in own]
-    config = _config.apply_overrides(_config.named("latent_search"), {"search.init": "edges", "search.pool": 9})
-    found = _config.build_method(config)
+    config = _config.apply_overrides(named_methods.named("latent_search"), {"search.init": "edges", "search.pool": 9})
+    found = named_methods.build_method(config)
     assert found.initialisation.candidates(2) == 9 and [term.name for term in found.initialisation.by] == ["gradient"]
-    assert found.masked == "gradient" and _config.build_method(_config.named("latent_search")).masked is None
+    assert (
+        found.masked == "gradient" and named_methods.build_method(named_methods.named("latent_search")).masked is None
+    )
     with pytest.raises(ValueError, match="unknown or repeated score 'beauty'"):
-        _config.build_method(_config.apply_overrides(config, {"search.score": "beauty"}))
+        named_methods.build_method(_config.apply_overrides(config, {"search.score": "beauty"}))
 
 
 def test_filipovskis_suggestions():
     """Features of a network in place of the window weights, and a start that is not random."""
-    config = _config.named("filipovski")
-    assert [term.name for term in _config.build_method(config).phases[0].terms] == [
+    config = named_methods.named("filipovski")
+    assert [term.name for term in named_methods.build_method(config).phases[0].terms] == [
         "window_l1",
         "saturating_adversarial",
     ]
     values = {"search.options": ("perceptual=discriminator_features", "prior=0"), "search.init": "edges"}
-    found = _config.build_method(_config.apply_overrides(config, values))
+    found = named_methods.build_method(_config.apply_overrides(config, values))
     assert [term.name for term in found.phases[0].terms] == ["discriminator_features"]
     assert "discriminator" in found.needs and found.initialisation.by
     with pytest.raises(ValueError, match="unknown features 'vgg'"):

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import stylegan_jax as sg
-from inpaint import config, holes, masks, operators
+from inpaint import holes, masks, named_methods, operators
 from inpaint.experiments import papers, pictures, records, robustness, studies
 from inpaint.experiments.parse import parse_method
 from inpaint.experiments.report import tables
@@ -53,7 +53,7 @@ def test_studies_are_made_of_what_exists(name):
     study = studies.STUDIES[name]
     found = [parse_method(text) for text in study.texts("latent_search")]
     for method in found:
-        config.build_method(method.config)
+        named_methods.build_method(method.config)
     labels = [method.label for method in found]
     assert len(set(labels)) == len(labels)
     if study.kind != "semantics" and study.against is not None:
