@@ -516,10 +516,8 @@ def _restore(share: hosts.Share) -> int:
         _check_film(config, method)
     elif method is None:
         images = _training_images(model)
-        method, fitted_on = (
-            named_methods.build_method(config, images=images),
-            hashlib.sha256(images.tobytes()).hexdigest(),
-        )
+        method = named_methods.build_method(config, images=images)
+        fitted_on = hashlib.sha256(images.tobytes()).hexdigest()
     asked = networks.load(method.needs, method.attributes)
     asked.hashes.update(hashes)
     restorer = _Restorer(config, method, model, asked, _label(model), fitted_on)

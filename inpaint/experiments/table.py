@@ -50,6 +50,10 @@ COMPARED = (
     "laplacian_ratio",
 )
 
+# What the overview shows of every mask, and whether more is better.
+OVERVIEW = {"composite_hole_psnr": True, "feature_distance": False}
+SIGNED_FROM = 6  # images; of fewer, a median's interval is no more than their range
+
 
 def per_image(rows: Iterable[Row], name: str) -> dict[str, float]:
     """Returns the figure `name` of every image, averaged over seeds; images without it are left out."""
@@ -131,6 +135,60 @@ def _medians(by_method: Mapping[str, list[Row]]) -> str:
     return _markdown(headings, lines)
 
 
+def _paired(ours: list[Row], theirs: list[Row], name: str) -> np.ndarray:
+    """Returns the differences of a figure between two methods, of every image that both have, `[n]`."""
+    found = [per_image(rows, name) for rows in (ours, theirs)]
+    return np.asarray([found[0][image] - found[1][image] for image in sorted(set(found[0]) & set(found[1]))])
+
+
+def _tendency(difference: np.ndarray, *, more_is_better: bool) -> str:
+    """Returns " +" or " -" where the interval of enough differences `[n]` leaves out 0, for the better or the worse."""
+    if len(difference) < SIGNED_FROM:
+        return ""
+    low, high = bootstrap_interval(difference)
+    if low <= 0 <= high:
+        return ""
+    return " +" if (low > 0) == more_is_better else " -"
+
+
+def _figure_by_mask(
+    cells: Mapping[tuple[str, str], list[Row]], column: Column, *, more_is_better: bool, against: str | None
+) -> str:
+    """Returns a table of methods by masks of one figure; `cells` are rows by method and mask."""
+    methods, masks = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    medians = {}
+    for cell, rows in cells.items():
+        if values := per_image(rows, column.name):
+            medians[cell] = float(np.median(list(values.values())))
+    choose = max if more_is_better else min
+    best = {mask: choose((v for cell, v in medians.items() if cell[1] == mask), default=None) for mask in masks}
+
+    def text(method: str, mask: str) -> str:
+        if (method, mask) not in medians:
+            return "-"
+        value = medians[method, mask]
+        shown = f"{value:.{column.decimals}f}"
+        shown = f"**{shown}**" if value == best[mask] else shown
+        if method == against or (against, mask) not in medians:
+            return shown
+        difference = _paired(cells[method, mask], cells[against, mask], column.name)
+        return shown + _tendency(difference, more_is_better=more_is_better)
+
+    return _markdown(["method", *masks], [[method, *(text(method, mask) for mask in masks)] for method in methods])
+
+
+def _overview(rows: list[Row], against: str | None) -> list[str]:
+    """Returns a table of methods by masks for every figure of `OVERVIEW`, each under its name."""
+    cells: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        cells.setdefault((row["method"], row["mask"]), []).append(row)
+    found = []
+    for column in (column for column in COLUMNS if column.name in OVERVIEW):
+        made = _figure_by_mask(cells, column, more_is_better=OVERVIEW[column.name], against=against)
+        found += [f"{column.heading[0].upper()}{column.heading[1:]}:\n", made]
+    return found
+
+
 def _differences(by_method: Mapping[str, list[Row]], against: str) -> str:
     lines, compared = [], [column for column in _columns(by_method) if column.name in COMPARED]
     for method, rows in by_method.items():
@@ -138,12 +196,10 @@ def _differences(by_method: Mapping[str, list[Row]], against: str) -> str:
             continue
         line = [method]
         for column in compared:
-            ours, theirs = (per_image(some, column.name) for some in (rows, by_method[against]))
-            shared = sorted(set(ours) & set(theirs))
-            if not shared:
+            difference = _paired(rows, by_method[against], column.name)
+            if not len(difference):
                 line.append("-")
                 continue
-            difference = np.asarray([ours[image] - theirs[image] for image in shared])
             low, high = bootstrap_interval(difference)
             line.append(f"{np.median(difference):+.3g} [{low:+.3g}, {high:+.3g}]")
         lines.append(line)
@@ -184,7 +240,11 @@ def report(rows: Iterable[Row], *, against: str | None = None, title: str = "Eva
     measured = {name for row in rows for name in row["metrics"]}
     parts = [f"# {title}\n", NOTES, *[text for name, text in NOTES_ON_NETWORKS.items() if name in measured]]
     parts += [SUBSTITUTED] if any(row.get("substitute") for row in rows) else []
-    for mask in dict.fromkeys(row["mask"] for row in rows):
+    masks = list(dict.fromkeys(row["mask"] for row in rows))
+    if len(masks) > 1:
+        told = f"; + and -: better and worse than {against} by the interval of the paired difference" if against else ""
+        parts += ["## Overview\n", f"The best median of a column is bold{told}.\n", *_overview(rows, against)]
+    for mask in masks:
         here = [row for row in rows if row["mask"] == mask]
         by_method = {m: found for m in order if (found := [row for row in here if row["method"] == m])}
         share = np.median([row["hole_share"] for row in here])

@@ -161,6 +161,37 @@ def test_report_compares_pairs():
         table.report(rows, against="c")
 
 
+def test_overview_of_masks():
+    """Methods by masks: medians, the best in bold, signs where the paired interval leaves out 0."""
+
+    def row(method, mask, image, psnr, distance):
+        figures = {
+            "composite_hole_psnr": psnr,
+            "feature_distance": distance,
+            "embedding": [0.0],
+            "true_embedding": [0.0],
+        }
+        counts = {"forwards": 1, "gradients": 1, "seconds": 1.0, "hole_share": 0.5}
+        return {"method": method, "mask": mask, "image": str(image), "seed": 0, "metrics": figures} | counts
+
+    # b is 1 dB behind a on the first mask, whatever the image, and on the second as often ahead as behind.
+    rows = [row("a", mask, i, 20.0 + i, 0.5) for mask in ("first", "second") for i in range(8)]
+    rows += [row("b", "first", i, 19.0 + i, 0.25) for i in range(8)]
+    rows += [row("b", "second", i, 20.0 + i + (-1) ** i, 0.5) for i in range(8)]
+    rows.append(row("c", "second", 0, 25.0, 0.75))
+    lines = table.report(rows, against="a").splitlines()
+    psnr = lines.index("Hole PSNR of the composite, dB:")
+    assert lines[psnr + 2] == "| method | first | second |"
+    assert lines[psnr + 4 : psnr + 7] == [
+        "| a | **23.50** | 23.50 |",
+        "| b | 22.50 - | 23.50 |",
+        "| c | - | **25.00** |",
+    ]
+    distance = lines.index("Feature distance:")
+    assert lines[distance + 5] == "| b | **0.2500** + | **0.5000** |"
+    assert "Overview" not in table.report([r for r in rows if r["mask"] == "first"], against="a")
+
+
 def test_rows_from_before_a_figure_was_measured_make_tables():
     """The hole PSNR of the composite stands beside the render's, and is a dash where no row has it."""
     pair = dict(embedding=[0.0, 1.0], true_embedding=[0.0, 1.0])
