@@ -86,7 +86,8 @@ class RestoreConfig:
         method: one of `inpaint.named_methods.METHODS`; `search` holds the settings of those that search.
         composite: one of `COMPOSITES`.
         feather: sigma of "feathered" in pixels, and of the transition where a result is pasted into its photograph.
-        reach: of "carried", in pixels.
+        reach: of "carried" and "expected", in pixels.
+        expected_share: of "expected": how far coarse parts of the hole go from the render to what the encoder expects.
         band: width of the known pixels whose colours "harmonised" meets.
         ridge_noise: see `inpaint.baselines.ridge`.
         network: checkpoint of a learned inpainter; by default the one in the generator's folder.
@@ -97,6 +98,7 @@ class RestoreConfig:
     composite: str = "carried"
     feather: float = 1.5
     reach: float = 4.0
+    expected_share: float = 0.6
     band: int = 4
     ridge_noise: float = 0.03
     network: str = ""
@@ -104,25 +106,59 @@ class RestoreConfig:
 
 @dataclasses.dataclass(frozen=True)
 class NamedComposite:
-    """What a composite's name stands for: `function(config, render, image, known)`, and the settings that are its own,
-    which must be above 0 and finite."""
+    """What a composite's name stands for: `function(config, means, render, image, known)`, and the settings that are
+    its own, which must be above 0 and finite."""
 
-    function: Callable[[RestoreConfig, np.ndarray, np.ndarray, np.ndarray], jax.Array]
+    function: Callable[[RestoreConfig, np.ndarray | None, np.ndarray, np.ndarray, np.ndarray], jax.Array]
     settings: tuple[str, ...] = ()
 
 
+def takes_means(config: RestoreConfig, means: np.ndarray | None) -> bool:
+    """Returns whether composites go towards expected `means` `[s, s, c]`: not under a semantic constraint, which asks
+    for what is not expected."""
+    return config.composite == "expected" and not config.search.attributes and means is not None
+
+
+def _expected(
+    config: RestoreConfig, means: np.ndarray | None, render: np.ndarray, image: np.ndarray, known: np.ndarray
+) -> jax.Array:
+    if not takes_means(config, means):
+        return blend.carried(render, image, known, reach=config.reach)
+    return blend.expected(render, image, known, means=means, share=config.expected_share, reach=config.reach)
+
+
+def _named(function: Callable[..., jax.Array], **settings: str) -> NamedComposite:
+    """Returns the entry of a composite that looks at render, image and mask; `settings` are its own by argument."""
+
+    def made(config: RestoreConfig, _: np.ndarray | None, *images: np.ndarray) -> jax.Array:
+        return function(*images, **{argument: getattr(config, name) for argument, name in settings.items()})
+
+    return NamedComposite(made, tuple(settings.values()))
+
+
 COMPOSITES = {
-    "carried": NamedComposite(lambda config, *images: blend.carried(*images, reach=config.reach), ("reach",)),
-    "feathered": NamedComposite(lambda config, *images: blend.feathered(*images, sigma=config.feather), ("feather",)),
-    "hard": NamedComposite(lambda config, *images: blend.hard(*images)),
-    "harmonised": NamedComposite(lambda config, *images: blend.harmonised(*images, width=config.band), ("band",)),
-    "poisson": NamedComposite(lambda config, *images: blend.poisson(*images)),
+    "carried": _named(blend.carried, reach="reach"),
+    "expected": NamedComposite(_expected, ("reach", "expected_share")),
+    "feathered": _named(blend.feathered, sigma="feather"),
+    "hard": _named(blend.hard),
+    "harmonised": _named(blend.harmonised, width="band"),
+    "poisson": _named(blend.poisson),
 }
 
 
-def composite(config: RestoreConfig, raw: np.ndarray, image: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Returns the composites `[..., h, w, c]` of renders `raw` with `image` `[h, w, c]` and `known` `[h, w]`."""
-    return np.asarray(COMPOSITES[config.composite].function(config, raw, image, known))
+def composite(
+    config: RestoreConfig, raw: np.ndarray, image: np.ndarray, known: np.ndarray, *, means: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns the composites `[..., h, w, c]` of renders.
+
+    Args:
+        config: names the composite.
+        raw: `[..., h, w, c]`.
+        image: `[h, w, c]`.
+        known: `[h, w]`.
+        means: `[s, s, c]` that a linear encoder expects, for "expected", which is "carried" without.
+    """
+    return np.asarray(COMPOSITES[config.composite].function(config, means, raw, image, known))
 
 
 def paste_sigma(config: RestoreConfig) -> float:

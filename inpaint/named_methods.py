@@ -106,6 +106,7 @@ def _found(method: Method, search: SearchConfig) -> Method:
 def _encoder_defaults() -> RestoreConfig:
     return RestoreConfig(
         method="encoder_search",
+        composite="expected",
         search=SearchConfig(
             steps=30,
             coarse_share=0.0,

@@ -262,6 +262,7 @@ def write_restoration(
     noise: str | None,
     extras: Sequence[Callable[[pathlib.Path], None]] = (),
     settings: dict[str, Any],
+    expected: np.ndarray | None = None,
 ) -> None:
     """Writes the folder of one restored image.
 
@@ -277,6 +278,7 @@ def write_restoration(
             space are written in their place.
         extras: each writes something more (an animation) into the folder that it is called with.
         settings: the resolved config and how it was called, JSON-like.
+        expected: `[s, s, c]`, what composites went towards, or None.
 
     Raises:
         ValueError: where the folder cannot be written.
@@ -305,7 +307,8 @@ def write_restoration(
             selection=selection,
             figures={"known_psnr": fits},
             noise=noise,
-            shown={"known": known, "image": image_io.to_uint8(visible)},
+            shown={"known": known, "image": image_io.to_uint8(visible)}
+            | ({} if expected is None else {"expected": expected}),
             settings=settings,
         )
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 import stylegan_jax as sg
+from inpaint import blend, holes, output
 from inpaint import config as _config
-from inpaint import holes, output
 from inpaint.photograph import Prepared, prepare, read_photograph
 from stylegan_jax import checkpoint, image_io, rendering
 
@@ -37,6 +37,7 @@ class Restored:
         prepared: the photograph with its square, or None where its files are gone or changed, or there never were any.
         notes: what a person should know.
         network: content hash of the learned inpainter that makes images of `ws`, or None for the generator alone.
+        expected: `[s, s, c]`, what the encoder expected of the image, where composites went towards it.
     """
 
     settings: dict[str, Any]
@@ -48,6 +49,7 @@ class Restored:
     prepared: Prepared | None
     notes: tuple[str, ...]
     network: str | None = None
+    expected: np.ndarray | None = None
 
     @property
     def config(self) -> _config.RestoreConfig:
@@ -56,9 +58,17 @@ class Restored:
         names = ("composite", *(name for kind in _config.COMPOSITES.values() for name in kind.settings))
         return _config.RestoreConfig(**{name: stored[name] for name in names if name in stored})
 
-    def composites(self, raw: np.ndarray) -> np.ndarray:
-        """Returns renders `[..., h, w, c]` with the known pixels of the input, as the restoration made them."""
-        return _config.composite(self.config, raw, self.image, self.known)
+    def composites(self, raw: np.ndarray, *, before: np.ndarray | None = None) -> np.ndarray:
+        """Returns renders `[..., h, w, c]` with the known pixels of the input, as the restoration made them.
+
+        `before` `[..., h, w, c]` are renders from before an edit: what was expected of those is no reason to undo it,
+        so that the edited ones are corrected by as much as they were.
+        """
+        config, means = self.config, self.expected
+        if before is not None and means is not None:
+            raw = raw + np.asarray(blend.correction(before, means, share=config.expected_share))
+            means = None
+        return _config.composite(config, raw, self.image, self.known, means=means)
 
 
 def read_settings(folder: str | os.PathLike) -> dict[str, Any]:
@@ -137,6 +147,7 @@ def read_restoration(folder: str | os.PathLike, settings: dict[str, Any], model:
     with np.load(path, allow_pickle=False) as arrays:
         shown = {name: arrays[name] for name in ("known", "image") if name in arrays.files}
         network = str(arrays["network_hash"]) if "network_hash" in arrays.files else None
+        expected = arrays["expected"] if "expected" in arrays.files else None
     size = (config.resolution, config.resolution)
     shapes = {name: array.shape for name, array in shown.items()}
     if shapes != {"known": size, "image": (*size, config.image_channels)}:
@@ -145,6 +156,7 @@ def read_restoration(folder: str | os.PathLike, settings: dict[str, Any], model:
     prepared, notes = _prepared(settings, model)
     if prepared is None:
         weight = holes.grown(known, settings["options"]["mask_band"])
-        return Restored(settings, ws, noise, image, known, weight, None, notes, network)
+        return Restored(settings, ws, noise, image, known, weight, None, notes, network, expected)
     # Not rounded to 8 bits, as the restoration saw it.
-    return Restored(settings, ws, noise, prepared.image, prepared.known, prepared.weight, prepared, notes, network)
+    seen = prepared.image, prepared.known, prepared.weight
+    return Restored(settings, ws, noise, *seen, prepared, notes, network, expected)

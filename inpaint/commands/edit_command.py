@@ -304,7 +304,8 @@ def _write(
     found, (k, s) = editor.found, edits.ws.shape[:2]
     ws = edits.ws.reshape(k * s, *edits.ws.shape[2:])
     raw = editor.render(ws)
-    edited = found.composites(raw)
+    own = None if found.expected is None else np.repeat(editor.render(found.ws), s, axis=0)
+    edited = found.composites(raw, before=own)
     places = [(i, j) for i in numbers for j in range(1, s + 1)]
     rows = [{"picture": f"edited_{i}_{j}.png", "result": i, "edit": edits.names[j - 1]} for i, j in places]
     for row, fit in zip(rows, output.psnr(raw, found.image, found.known), strict=True):

@@ -268,9 +268,9 @@ class _Restorer:
     def _encoder_used(self, latents: pathlib.Path | None) -> bool:
         return "encoder" in self.method.needs or (latents is None and "guess" in self.method.needs)
 
-    def composites(self, raw: np.ndarray, prepared: Prepared) -> np.ndarray:
-        """Returns renders `[n, h, w, c]` with the known pixels of the input."""
-        return _config.composite(self.config, raw, prepared.image, prepared.known)
+    def composites(self, raw: np.ndarray, prepared: Prepared, means: np.ndarray | None = None) -> np.ndarray:
+        """Returns renders `[n, h, w, c]` with the known pixels of the input; `means` are what its encoder expects."""
+        return _config.composite(self.config, raw, prepared.image, prepared.known, means=means)
 
     def scores(self, result: inpaint.Result, guess: np.ndarray | None) -> np.ndarray:
         """Returns what ranks the starts, `[starts]`."""
@@ -382,13 +382,13 @@ class _Restorer:
         noise, frame, photo = self.method.rendered_with, prepared.frame, prepared.photograph
         # What is written must be what the stored latents give when they are rendered again, to the last bit.
         raw = selection.images if noise is None else rendering.render(self.model, selection.ws, noise=noise)
-        restored = self.composites(raw, prepared)
+        restored = self.composites(raw, prepared, result.expected)
         sigma = _config.paste_sigma(self.config)
         paste = functools.partial(framing.paste, photo.levels, photo.known, frame=frame, sigma=sigma)
         photos = [] if frame.whole else [paste(picture) for picture in restored]
 
         def show(ws: np.ndarray) -> np.ndarray:
-            return self.composites(rendering.render(self.model, ws, noise=noise), prepared)
+            return self.composites(rendering.render(self.model, ws, noise=noise), prepared, result.expected)
 
         def write_film(place: pathlib.Path) -> None:
             path = place / f"film.{_FILM_FORMAT.value}"
@@ -397,7 +397,7 @@ class _Restorer:
         extras = [write_film] if recorder else []
         if (asked := networks.direction(self.config)) is not None:
             extras.append(functools.partial(self._write_along, prepared, *asked))
-        device = jax.devices()[0]
+        device, towards = jax.devices()[0], _config.takes_means(self.config, result.expected)
         output.write_restoration(
             folder,
             model=self.model,
@@ -411,6 +411,7 @@ class _Restorer:
             noise=noise,
             extras=extras,
             settings=settings | {"device": f"{device.platform} {device.device_kind}"},
+            expected=result.expected if towards else None,
         )
         return bool(photos)
 

@@ -160,7 +160,10 @@ class Study:
         selection = inpaint.select(result, keep=1, by=config.search.select)
         raw = selection.images[:, 0]
         images, known = (np.stack(part) for part in zip(*pairs, strict=True))
-        shown = [_config.composite(config, r, x, k) for r, x, k in zip(raw, images, known, strict=True)]
+        expected = [None] * len(raw) if result.expected is None else result.expected
+        shown = [
+            _config.composite(config, r, x, k, means=m) for r, x, k, m in zip(raw, images, known, expected, strict=True)
+        ]
         spread = np.full(len(index), np.nan)
         if result.raw.shape[1] > 1:
             deviation = np.asarray(_deviation(jnp.asarray(result.raw)))

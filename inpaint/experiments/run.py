@@ -159,7 +159,8 @@ class Runner:
         raws = np.concatenate([first, raws[:, 1:]], 1)
         if result.problem.operator.known is None:
             return np.clip(raws, -1, 1)
-        for images, truth, mask in zip(raws, truths, known, strict=True):
+        for i, (images, truth, mask) in enumerate(zip(raws, truths, known, strict=True)):
+            means = None if result.expected is None else result.expected[i]
             # One at a time: what is shown must not depend on how many are kept.
-            found.append(np.stack([_config.composite(config, raw, truth, mask) for raw in images]))
+            found.append(np.stack([_config.composite(config, raw, truth, mask, means=means) for raw in images]))
         return np.stack(found)

@@ -53,6 +53,8 @@ class Result:
             that a cut ended and attempts that others replaced count too.
         attributes: probability `[...]` of every constrained attribute on the composite with the known pixels.
         steps: how many steps a start took before it stood still, `[...]`.
+        expected: the means of blocks that a linear encoder expects, `[..., s, s, c]` without the axis of starts, where
+            the objective asked for them, or None.
     """
 
     problem: Problem
@@ -70,3 +72,4 @@ class Result:
     gradients: int = 0
     attributes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     steps: np.ndarray | None = None
+    expected: np.ndarray | None = None

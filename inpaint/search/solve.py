@@ -393,7 +393,17 @@ def solve(
     del found["first"]
     # Of a batch the means, rounded up.
     forwards, gradients = (int(np.ceil(found.pop(name).mean())) for name in ("forwards", "spent"))
-    return _result(asked, found | {"chunk": chunks.size}, single=single, forwards=forwards, gradients=gradients)
+    found |= {"chunk": chunks.size, "expected": _means(model, asked, problem)}
+    return _result(asked, found, single=single, forwards=forwards, gradients=gradients)
+
+
+def _means(model: sg.Model | sg.Generator, asked: Problem, problem: Problem) -> np.ndarray | None:
+    """Returns what is expected of pixels, `[images, s, s, c]`; other encoders than linear ones say it of latents only,
+    and two renders that are mixed show two faces."""
+    linear = isinstance(model, sg.Model) and isinstance(model.encoder, encoders.LinearEncoder)
+    if problem.expected is None or (asked.expected is None and not linear):
+        return None
+    return np.asarray(problem.expected)
 
 
 def _result(problem: Problem, found: dict[str, Any], *, single: bool, forwards: int = 0, gradients: int = 0) -> Result:
