@@ -70,7 +70,7 @@ def constrained(folder: pathlib.Path, name: str, photo: np.ndarray, face: str) -
 
 
 def learned(folder: pathlib.Path, hole: str) -> np.ndarray:
-    """Returns the sample portrait, what is left of it, four samples of `hierarchical` and three of `difai`, in a row.
+    """Returns the sample portrait, what is left of it, and samples: `hierarchical` (4), `difai` (3), `pathwise` (3).
 
     Args:
         folder: to work in.
@@ -81,7 +81,7 @@ def learned(folder: pathlib.Path, hole: str) -> np.ndarray:
     command(folder, "mask", "--kind", hole, "--size", "64", "--output", hole)
     mask = next((folder / hole).iterdir())
     row = [portrait, np.where(skimage.io.imread(mask)[..., None] > 127, np.uint8(128), portrait)]
-    for method, count in (("hierarchical", 4), ("difai", 3)):
+    for method, count in (("hierarchical", 4), ("difai", 3), ("pathwise", 3)):
         output = f"out/{method}_{hole}"
         options = ["--method", method, "--samples", str(count), "--keep", str(count), "--output", output]
         command(folder, "restore", "--image", "portrait.png", "--mask", str(mask), *options)

@@ -177,6 +177,21 @@ def _figure_by_mask(
     return _markdown(["method", *masks], [[method, *(text(method, mask) for mask in masks)] for method in methods])
 
 
+def _frechet_by_mask(cells: Mapping[tuple[str, str], list[Row]]) -> str:
+    """Returns a table of methods by masks of the Frechet distance, the smallest of a mask in bold."""
+    methods, masks = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    values = {cell: value for cell, rows in cells.items() if (value := embedding_distance(rows)) is not None}
+    best = {mask: min((v for cell, v in values.items() if cell[1] == mask), default=None) for mask in masks}
+
+    def text(method: str, mask: str) -> str:
+        if (method, mask) not in values:
+            return "-"
+        value = values[method, mask]
+        return f"**{value:.3f}**" if value == best[mask] else f"{value:.3f}"
+
+    return _markdown(["method", *masks], [[method, *(text(method, mask) for mask in masks)] for method in methods])
+
+
 def _overview(rows: list[Row], against: str | None) -> list[str]:
     """Returns a table of methods by masks for every figure of `OVERVIEW`, each under its name."""
     cells: dict[tuple[str, str], list[Row]] = {}
@@ -186,7 +201,7 @@ def _overview(rows: list[Row], against: str | None) -> list[str]:
     for column in (column for column in COLUMNS if column.name in OVERVIEW):
         made = _figure_by_mask(cells, column, more_is_better=OVERVIEW[column.name], against=against)
         found += [f"{column.heading[0].upper()}{column.heading[1:]}:\n", made]
-    return found
+    return [*found, "Frechet distance:\n", _frechet_by_mask(cells)]
 
 
 def _differences(by_method: Mapping[str, list[Row]], against: str) -> str:

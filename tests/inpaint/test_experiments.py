@@ -189,6 +189,12 @@ def test_overview_of_masks():
     ]
     distance = lines.index("Feature distance:")
     assert lines[distance + 5] == "| b | **0.2500** + | **0.5000** |"
+    frechet = lines.index("Frechet distance:")
+    assert lines[frechet + 4 : frechet + 7] == [
+        "| a | **0.000** | **0.000** |",
+        "| b | **0.000** | **0.000** |",
+        "| c | - | - |",
+    ]
     assert "Overview" not in table.report([r for r in rows if r["mask"] == "first"], against="a")
 
 
